@@ -1,0 +1,86 @@
+//! Decoding and encoding of rows, one file a block format.
+
+pub mod q8_0;
+
+use half::{bf16, f16};
+
+use crate::error::{Result, same};
+use crate::format::Format;
+
+/// Decodes one row of `bytes` in `format` into `out`.
+///
+/// # Errors
+/// A [`crate::KernelError`] if `bytes` is not exactly the row that `out.len()` values take.
+pub fn decode_row(format: Format, bytes: &[u8], out: &mut [f32]) -> Result<()> {
+    same(
+        "decode_row",
+        "the number of bytes",
+        bytes.len(),
+        format.row_bytes(out.len())?,
+    )?;
+    match format {
+        Format::F32 => {
+            for (o, b) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
+                *o = f32::from_le_bytes(*b);
+            }
+        }
+        Format::F16 => {
+            for (o, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                *o = f16::from_le_bytes(*b).to_f32();
+            }
+        }
+        Format::BF16 => {
+            for (o, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                *o = bf16::from_le_bytes(*b).to_f32();
+            }
+        }
+        Format::Q8_0 => q8_0::decode(bytes, out),
+    }
+    Ok(())
+}
+
+/// Encodes one row of values in `format`, appending to `out`.
+///
+/// # Errors
+/// [`crate::KernelError::BlockLength`] if the format's blocks do not divide the row.
+pub fn encode_row(format: Format, values: &[f32], out: &mut Vec<u8>) -> Result<()> {
+    out.reserve(format.row_bytes(values.len())?);
+    match format {
+        Format::F32 => out.extend(values.iter().flat_map(|v| v.to_le_bytes())),
+        Format::F16 => out.extend(values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes())),
+        Format::BF16 => out.extend(values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes())),
+        Format::Q8_0 => q8_0::encode(values, out),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_format_returns_what_it_was_given_within_its_precision() {
+        let values: Vec<f32> = (0..64).map(|i| ((i * 37 % 64) as f32 - 31.5) / 8.0).collect();
+        for (format, bound) in [
+            (Format::F32, 0.0),
+            (Format::F16, 0.003),
+            (Format::BF16, 0.02),
+            (Format::Q8_0, 0.017),
+        ] {
+            let mut bytes = Vec::new();
+            encode_row(format, &values, &mut bytes).unwrap();
+            let mut back = vec![0.0; values.len()];
+            decode_row(format, &bytes, &mut back).unwrap();
+            for (a, b) in values.iter().zip(&back) {
+                assert!((a - b).abs() <= bound, "{format}: {a} came back as {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_of_the_wrong_length_is_refused() {
+        let mut out = vec![0.0; 32];
+        assert!(decode_row(Format::Q8_0, &[0; 33], &mut out).is_err());
+        assert!(encode_row(Format::Q8_0, &[0.0; 33], &mut Vec::new()).is_err());
+    }
+}

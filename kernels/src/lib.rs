@@ -1,0 +1,22 @@
+//! Devices and the operations that a unified multimodal model needs from them.
+//!
+//! # Layout
+//! - [`device`]: the [`Device`] trait: opaque buffers and a small set of operations on them.
+//! - [`format`]: [`Format`], the block formats of a weight, named as GGUF names them.
+//! - [`blocks`]: decoding and encoding of the rows of each format.
+//! - [`scalar`]: [`Scalar`], the reference device: plain f32, readable in one sitting. Every other
+//!   device is tested against it.
+//! - [`error`]: what can be refused.
+//!
+//! This crate knows neither models nor files nor pictures.
+
+pub mod blocks;
+pub mod device;
+pub mod error;
+pub mod format;
+pub mod scalar;
+
+pub use device::{AttentionShape, ConvShape, Device, Mask, RenormSpan, WeightData};
+pub use error::{KernelError, Result};
+pub use format::Format;
+pub use scalar::Scalar;

@@ -1,0 +1,321 @@
+//! The reference device: plain f32 on the CPU, threads over rows.
+//!
+//! It is written to be read. Weights stay as they were given and are decoded row by row when they
+//! are used; every operation is the formula of its documentation.
+
+mod attention;
+mod conv;
+mod elementwise;
+mod matmul;
+mod norm;
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+
+use crate::blocks::decode_row;
+use crate::device::{AttentionShape, ConvShape, Device, RenormSpan, WeightData};
+use crate::error::{KernelError, Result, product, same};
+use crate::format::Format;
+
+/// The reference device.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Scalar;
+
+/// A matrix of f32 in main memory.
+#[derive(Debug, Clone)]
+pub struct Matrix {
+    rows: usize,
+    cols: usize,
+    values: Vec<f32>,
+}
+
+impl Matrix {
+    fn new(rows: usize, cols: usize) -> Result<Self> {
+        let values = vec![0.0; product("allocate", rows, cols)?];
+        Ok(Matrix { rows, cols, values })
+    }
+
+    fn row(&self, i: usize) -> &[f32] {
+        &self.values[i * self.cols..(i + 1) * self.cols]
+    }
+}
+
+/// A weight as it was stored.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    format: Format,
+    rows: usize,
+    cols: usize,
+    row_bytes: usize,
+    bytes: Bytes,
+}
+
+impl Stored {
+    /// Decodes row `i`; `out` has `cols` values.
+    fn decode(&self, i: usize, out: &mut [f32]) -> Result<()> {
+        decode_row(
+            self.format,
+            &self.bytes[i * self.row_bytes..(i + 1) * self.row_bytes],
+            out,
+        )
+    }
+
+    /// The only row of a vector, which must have `len` values.
+    fn vector(&self, operation: &'static str, len: usize) -> Result<Vec<f32>> {
+        same(operation, "the vector's length", self.rows * self.cols, len)?;
+        let mut out = vec![0.0; len];
+        for (i, row) in out.chunks_mut(self.cols.max(1)).enumerate() {
+            self.decode(i, row)?;
+        }
+        Ok(out)
+    }
+}
+
+/// Keys and values of a run of tokens.
+#[derive(Debug, Clone)]
+pub struct KeysValues {
+    width: usize,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+}
+
+impl KeysValues {
+    fn tokens(&self) -> usize {
+        self.keys.len() / self.width.max(1)
+    }
+}
+
+impl Device for Scalar {
+    type Buffer = Matrix;
+    type Weight = Stored;
+    type Cache = KeysValues;
+
+    fn describe(&self) -> String {
+        format!("scalar f32, {} threads", rayon::current_num_threads())
+    }
+
+    fn weight(&self, data: WeightData) -> Result<Stored> {
+        let row_bytes = data.format.row_bytes(data.cols)?;
+        let expected = row_bytes
+            .checked_mul(data.rows)
+            .ok_or(KernelError::Overflow {
+                operation: "weight",
+                a: row_bytes,
+                b: data.rows,
+            })?;
+        if data.bytes.len() != expected {
+            return Err(KernelError::WeightBytes {
+                format: data.format,
+                rows: data.rows,
+                cols: data.cols,
+                got: data.bytes.len(),
+                expected,
+            });
+        }
+        Ok(Stored {
+            format: data.format,
+            rows: data.rows,
+            cols: data.cols,
+            row_bytes,
+            bytes: data.bytes,
+        })
+    }
+
+    fn weight_shape(&self, weight: &Stored) -> (usize, usize) {
+        (weight.rows, weight.cols)
+    }
+
+    fn upload(&self, values: &[f32], cols: usize) -> Result<Matrix> {
+        let rows = rows_of("upload", values.len(), cols)?;
+        Ok(Matrix {
+            rows,
+            cols,
+            values: values.to_vec(),
+        })
+    }
+
+    fn zeros(&self, rows: usize, cols: usize) -> Result<Matrix> {
+        Matrix::new(rows, cols)
+    }
+
+    fn download(&self, x: &Matrix) -> Result<Vec<f32>> {
+        Ok(x.values.clone())
+    }
+
+    fn copy(&self, x: &Matrix) -> Result<Matrix> {
+        Ok(x.clone())
+    }
+
+    fn shape(&self, x: &Matrix) -> (usize, usize) {
+        (x.rows, x.cols)
+    }
+
+    fn reshape(&self, x: Matrix, cols: usize) -> Result<Matrix> {
+        let rows = rows_of("reshape", x.values.len(), cols)?;
+        Ok(Matrix { rows, cols, ..x })
+    }
+
+    fn matmul(&self, x: &Matrix, w: &Stored, bias: Option<&Stored>) -> Result<Matrix> {
+        matmul::matmul(x, w, bias)
+    }
+
+    fn embed(&self, table: &Stored, ids: &[u32]) -> Result<Matrix> {
+        let mut out = Matrix::new(ids.len(), table.cols)?;
+        for (row, id) in out.values.chunks_mut(table.cols.max(1)).zip(ids) {
+            in_range("embed", *id as usize, table.rows)?;
+            table.decode(*id as usize, row)?;
+        }
+        Ok(out)
+    }
+
+    fn add(&self, x: &mut Matrix, y: &Matrix) -> Result<()> {
+        elementwise::add(x, y)
+    }
+
+    fn add_scaled(&self, x: &mut Matrix, a: f32, y: &Matrix) -> Result<()> {
+        elementwise::with("add_scaled", x, y, |x, y| x + a * y)
+    }
+
+    fn affine(&self, x: &mut Matrix, mul: f32, add: f32) -> Result<()> {
+        elementwise::each(x, |v| mul * v + add);
+        Ok(())
+    }
+
+    fn silu(&self, x: &mut Matrix) -> Result<()> {
+        elementwise::each(x, elementwise::silu);
+        Ok(())
+    }
+
+    fn gelu_tanh(&self, x: &mut Matrix) -> Result<()> {
+        elementwise::each(x, elementwise::gelu_tanh);
+        Ok(())
+    }
+
+    fn swiglu(&self, gate: &mut Matrix, up: &Matrix) -> Result<()> {
+        elementwise::with("swiglu", gate, up, |g, u| elementwise::silu(g) * u)
+    }
+
+    fn rms_norm(&self, x: &Matrix, w: &Stored, eps: f32) -> Result<Matrix> {
+        norm::rms_norm(x, w, eps)
+    }
+
+    fn layer_norm(&self, x: &Matrix, w: &Stored, b: &Stored, eps: f32) -> Result<Matrix> {
+        norm::layer_norm(x, w, b, eps)
+    }
+
+    fn group_norm(
+        &self,
+        x: &Matrix,
+        w: &Stored,
+        b: &Stored,
+        groups: usize,
+        eps: f32,
+        swish: bool,
+    ) -> Result<Matrix> {
+        norm::group_norm(x, w, b, groups, eps, swish)
+    }
+
+    fn rope(&self, x: &mut Matrix, positions: &[u32], head_dim: usize, theta: f32) -> Result<()> {
+        attention::rope(x, positions, head_dim, theta)
+    }
+
+    fn cache(&self, width: usize) -> KeysValues {
+        KeysValues {
+            width,
+            keys: Vec::new(),
+            values: Vec::new(),
+        }
+    }
+
+    fn cache_append(&self, cache: &mut KeysValues, k: &Matrix, v: &Matrix) -> Result<()> {
+        same("cache_append", "the width of k", k.cols, cache.width)?;
+        same("cache_append", "the width of v", v.cols, cache.width)?;
+        same("cache_append", "the rows of v", v.rows, k.rows)?;
+        cache.keys.extend_from_slice(&k.values);
+        cache.values.extend_from_slice(&v.values);
+        Ok(())
+    }
+
+    fn cache_read(&self, cache: &KeysValues) -> Result<(Matrix, Matrix)> {
+        Ok((
+            self.upload(&cache.keys, cache.width)?,
+            self.upload(&cache.values, cache.width)?,
+        ))
+    }
+
+    fn attention(
+        &self,
+        q: &Matrix,
+        past: &[&KeysValues],
+        k: &Matrix,
+        v: &Matrix,
+        shape: AttentionShape,
+    ) -> Result<Matrix> {
+        attention::attention(q, past, k, v, shape)
+    }
+
+    fn gather_rows(&self, x: &Matrix, ids: &[u32]) -> Result<Matrix> {
+        let mut out = Matrix::new(ids.len(), x.cols)?;
+        for (row, id) in out.values.chunks_mut(x.cols.max(1)).zip(ids) {
+            in_range("gather_rows", *id as usize, x.rows)?;
+            row.copy_from_slice(x.row(*id as usize));
+        }
+        Ok(out)
+    }
+
+    fn scatter_rows(&self, x: &mut Matrix, y: &Matrix, ids: &[u32]) -> Result<()> {
+        same("scatter_rows", "the number of rows", y.rows, ids.len())?;
+        same("scatter_rows", "the row length", y.cols, x.cols)?;
+        for (i, id) in ids.iter().enumerate() {
+            let at = *id as usize;
+            in_range("scatter_rows", at, x.rows)?;
+            x.values[at * x.cols..(at + 1) * x.cols].copy_from_slice(y.row(i));
+        }
+        Ok(())
+    }
+
+    fn conv2d(&self, x: &Matrix, w: &Stored, bias: &Stored, shape: ConvShape) -> Result<Matrix> {
+        conv::conv2d(x, w, bias, shape)
+    }
+
+    fn upsample_nearest(&self, x: &Matrix, height: usize, width: usize) -> Result<Matrix> {
+        conv::upsample_nearest(x, height, width)
+    }
+
+    fn gaussian(&self, x: &Matrix, noise: Option<&Matrix>) -> Result<Matrix> {
+        elementwise::gaussian(x, noise)
+    }
+
+    fn extrapolate(&self, x: &mut Matrix, base: &Matrix, scale: f32) -> Result<()> {
+        elementwise::with("extrapolate", x, base, |x, b| b + scale * (x - b))
+    }
+
+    fn renorm(&self, x: &mut Matrix, reference: &Matrix, min: f32, span: RenormSpan) -> Result<()> {
+        norm::renorm(x, reference, min, span)
+    }
+}
+
+fn rows_of(operation: &'static str, len: usize, cols: usize) -> Result<usize> {
+    if cols == 0 || !len.is_multiple_of(cols) {
+        return Err(KernelError::Shape {
+            operation,
+            what: "the number of columns",
+            got: cols,
+            expected: len,
+        });
+    }
+    Ok(len / cols)
+}
+
+fn in_range(operation: &'static str, index: usize, len: usize) -> Result<()> {
+    if index < len {
+        Ok(())
+    } else {
+        Err(KernelError::Index {
+            operation,
+            index,
+            len,
+        })
+    }
+}

@@ -1,0 +1,103 @@
+//! Norms. Sums are taken in f64: a picture's group has up to millions of values.
+
+use super::{Matrix, Stored, elementwise::silu};
+use crate::device::RenormSpan;
+use crate::error::{KernelError, Result, same};
+
+pub(super) fn rms_norm(x: &Matrix, w: &Stored, eps: f32) -> Result<Matrix> {
+    let len = w.rows * w.cols;
+    if len == 0 || !x.cols.is_multiple_of(len) {
+        return Err(KernelError::Shape {
+            operation: "rms_norm",
+            what: "the row length",
+            got: x.cols,
+            expected: len,
+        });
+    }
+    let weight = w.vector("rms_norm", len)?;
+    let mut out = x.clone();
+    for run in out.values.chunks_mut(len) {
+        let squares: f64 = run.iter().map(|v| f64::from(*v) * f64::from(*v)).sum();
+        let inverse = 1.0 / ((squares / len as f64) as f32 + eps).sqrt();
+        for (v, w) in run.iter_mut().zip(&weight) {
+            *v = *v * inverse * w;
+        }
+    }
+    Ok(out)
+}
+
+pub(super) fn layer_norm(x: &Matrix, w: &Stored, b: &Stored, eps: f32) -> Result<Matrix> {
+    let weight = w.vector("layer_norm weight", x.cols)?;
+    let bias = b.vector("layer_norm bias", x.cols)?;
+    let mut out = x.clone();
+    for row in out.values.chunks_mut(x.cols.max(1)) {
+        let (mean, inverse) = moments(row.iter().copied(), row.len(), eps);
+        for (c, v) in row.iter_mut().enumerate() {
+            *v = (*v - mean) * inverse * weight[c] + bias[c];
+        }
+    }
+    Ok(out)
+}
+
+pub(super) fn group_norm(
+    x: &Matrix,
+    w: &Stored,
+    b: &Stored,
+    groups: usize,
+    eps: f32,
+    swish: bool,
+) -> Result<Matrix> {
+    if groups == 0 || !x.cols.is_multiple_of(groups) {
+        return Err(KernelError::Shape {
+            operation: "group_norm",
+            what: "the number of groups",
+            got: groups,
+            expected: x.cols,
+        });
+    }
+    let weight = w.vector("group_norm weight", x.cols)?;
+    let bias = b.vector("group_norm bias", x.cols)?;
+    let width = x.cols / groups;
+    let mut out = x.clone();
+    for g in 0..groups {
+        let channels = g * width..(g + 1) * width;
+        let values = (0..x.rows).flat_map(|n| x.row(n)[channels.clone()].iter().copied());
+        let (mean, inverse) = moments(values, x.rows * width, eps);
+        for row in out.values.chunks_mut(x.cols) {
+            for c in channels.clone() {
+                let v = (row[c] - mean) * inverse * weight[c] + bias[c];
+                row[c] = if swish { silu(v) } else { v };
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// Mean and `1 / sqrt(variance + eps)`, in two passes.
+fn moments(values: impl Iterator<Item = f32> + Clone, len: usize, eps: f32) -> (f32, f32) {
+    let len = len.max(1) as f64;
+    let mean = values.clone().map(f64::from).sum::<f64>() / len;
+    let variance = values.map(|v| (f64::from(v) - mean).powi(2)).sum::<f64>() / len;
+    (mean as f32, (1.0 / (variance + f64::from(eps)).sqrt()) as f32)
+}
+
+pub(super) fn renorm(x: &mut Matrix, reference: &Matrix, min: f32, span: RenormSpan) -> Result<()> {
+    same("renorm", "the number of rows", reference.rows, x.rows)?;
+    same("renorm", "the row length", reference.cols, x.cols)?;
+    let len = match span {
+        RenormSpan::Whole => x.values.len(),
+        RenormSpan::Row => x.cols,
+    }
+    .max(1);
+    for (run, reference) in x.values.chunks_mut(len).zip(reference.values.chunks(len)) {
+        let ratio = (length(reference) / (length(run) + 1e-8)).clamp(min.min(1.0), 1.0);
+        for v in run {
+            *v *= ratio;
+        }
+    }
+    Ok(())
+}
+
+fn length(values: &[f32]) -> f32 {
+    values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt() as f32
+}

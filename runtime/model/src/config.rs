@@ -1,0 +1,272 @@
+//! Every size and default of a model.
+
+use crate::error::{ModelError, Result};
+
+/// A whole model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// What the model is called.
+    pub name: String,
+    /// The language half: a Qwen2 decoder with two sets of weights.
+    pub language: LanguageConfig,
+    /// The vision encoder.
+    pub vision: VisionConfig,
+    /// Latents and their autoencoder.
+    pub latent: LatentConfig,
+    /// The defaults of a drawing.
+    pub draw: DrawConfig,
+}
+
+/// The language half.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LanguageConfig {
+    /// Layers.
+    pub blocks: usize,
+    /// Values of a token's state.
+    pub hidden: usize,
+    /// Values inside a dense feed-forward network.
+    pub feed_forward: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Rows of the embedding table.
+    pub vocabulary: usize,
+    /// Positions that the model was trained for.
+    pub context_length: usize,
+    /// Epsilon of every RMS norm.
+    pub rms_epsilon: f32,
+    /// Base of the rotary frequencies.
+    pub rope_base: f32,
+}
+
+impl LanguageConfig {
+    /// Values of one head.
+    pub const fn head_dim(&self) -> usize {
+        self.hidden / self.heads
+    }
+
+    /// Values of a token's keys (and of its values).
+    pub const fn kv_width(&self) -> usize {
+        self.kv_heads * self.head_dim()
+    }
+}
+
+/// The vision encoder (SigLIP with NaViT packing).
+#[derive(Debug, Clone, PartialEq)]
+pub struct VisionConfig {
+    /// Layers that are stored and run.
+    pub blocks: usize,
+    /// Values of a patch's state.
+    pub hidden: usize,
+    /// Values inside a feed-forward network.
+    pub feed_forward: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Side of a patch in pixels.
+    pub patch: usize,
+    /// Side of the two position tables in patches.
+    pub position_side: usize,
+    /// Epsilon of every layer norm.
+    pub epsilon: f32,
+    /// How pictures are resized for this encoder.
+    pub rule: PictureRule,
+}
+
+/// Latents and the autoencoder that makes them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LatentConfig {
+    /// Channels of a latent.
+    pub channels: usize,
+    /// Pixels a latent pixel stands for, along each side.
+    pub downsample: usize,
+    /// Latent pixels of a token along each side.
+    pub patch: usize,
+    /// Side of the position table in tokens.
+    pub position_side: usize,
+    /// `latent = scale * (z - shift)`.
+    pub scale: f32,
+    /// See `scale`.
+    pub shift: f32,
+    /// Groups of the autoencoder's norms.
+    pub groups: usize,
+    /// How pictures are resized for this encoder.
+    pub rule: PictureRule,
+}
+
+impl LatentConfig {
+    /// Pixels a token stands for, along each side.
+    pub const fn token_pixels(&self) -> usize {
+        self.downsample * self.patch
+    }
+
+    /// Values of a token.
+    pub const fn token_values(&self) -> usize {
+        self.channels * self.patch * self.patch
+    }
+}
+
+/// How a picture is resized (docs/model.md, 3.13).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PictureRule {
+    /// Largest long side.
+    pub max: usize,
+    /// Smallest short side.
+    pub min: usize,
+    /// Both sides become multiples of this.
+    pub stride: usize,
+    /// Largest number of pixels.
+    pub max_pixels: usize,
+}
+
+/// The defaults of a drawing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DrawConfig {
+    /// Points in time, the end included: one more than there are steps.
+    pub timesteps: usize,
+    /// Timestep shift `s`: `t' = s t / (1 + (s - 1) t)`.
+    pub shift: f32,
+    /// Text guidance scale.
+    pub guidance: f32,
+    /// Guidance is applied where `low < t' <= high`.
+    pub interval: (f32, f32),
+    /// How a guided velocity is scaled back.
+    pub renorm: Renorm,
+    /// The least factor of scaling back; 1 turns it off.
+    pub renorm_min: f32,
+}
+
+/// How a guided velocity is scaled back to the plain one's length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renorm {
+    /// One factor for the picture.
+    Global,
+    /// One factor a token.
+    Channel,
+}
+
+impl Renorm {
+    /// The reference implementation's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Renorm::Global => "global",
+            Renorm::Channel => "channel",
+        }
+    }
+
+    /// The kind with that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Renorm::Global, Renorm::Channel]
+            .into_iter()
+            .find(|r| r.name() == name)
+    }
+}
+
+/// The largest value accepted for any one size: sizes are multiplied with each other, and this
+/// keeps every product of four far from overflow.
+const LARGEST_SIZE: usize = 1 << 24;
+
+impl Config {
+    /// Checks what the code relies on; `source` is the file's name for the error.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] naming the first field that cannot be.
+    pub fn check(&self, source: &str) -> Result<()> {
+        let l = &self.language;
+        let v = &self.vision;
+        let a = &self.latent;
+        let sizes = [
+            ("number of layers", l.blocks),
+            ("hidden size", l.hidden),
+            ("intermediate size", l.feed_forward),
+            ("number of attention heads", l.heads),
+            ("number of key-value heads", l.kv_heads),
+            ("vocabulary size", l.vocabulary),
+            ("context length", l.context_length),
+            ("vision: number of layers", v.blocks),
+            ("vision: hidden size", v.hidden),
+            ("vision: intermediate size", v.feed_forward),
+            ("vision: number of attention heads", v.heads),
+            ("vision: patch size", v.patch),
+            ("vision: side of the position table", v.position_side),
+            ("latent channels", a.channels),
+            ("latent downsampling", a.downsample),
+            ("latent patch size", a.patch),
+            ("side of the latent position table", a.position_side),
+            ("groups of the autoencoder's norms", a.groups),
+            ("timesteps", self.draw.timesteps),
+        ];
+        for (field, value) in sizes {
+            if value == 0 || value > LARGEST_SIZE {
+                return Err(refuse(source, field, value, "a positive size is expected"));
+            }
+        }
+        if !l.hidden.is_multiple_of(2 * l.heads) {
+            let text = format!("{} heads of an even length must divide it", l.heads);
+            return Err(refuse(source, "hidden size", l.hidden, &text));
+        }
+        if !l.heads.is_multiple_of(l.kv_heads) {
+            let text = format!("it must divide the {} query heads", l.heads);
+            return Err(refuse(source, "number of key-value heads", l.kv_heads, &text));
+        }
+        if !v.hidden.is_multiple_of(v.heads) {
+            let text = format!("{} heads must divide it", v.heads);
+            return Err(refuse(source, "vision: hidden size", v.hidden, &text));
+        }
+        for (field, rule, side) in [
+            ("the picture rule of the vision encoder", v.rule, v.patch * v.position_side),
+            ("the picture rule of the latents", a.rule, a.token_pixels() * a.position_side),
+        ] {
+            if rule.min == 0 || rule.stride == 0 || rule.min > rule.max || rule.max > side {
+                let got = format!("{}..{} by {}", rule.min, rule.max, rule.stride);
+                let text = format!("sides from 1 to {side} pixels, the least first, are expected");
+                return Err(refuse(source, field, got, &text));
+            }
+        }
+        for (field, stride, unit) in [
+            ("stride of the vision encoder", v.rule.stride, v.patch),
+            ("stride of the latents", a.rule.stride, a.token_pixels()),
+        ] {
+            if !stride.is_multiple_of(unit) {
+                let text = format!("a multiple of {unit} is expected");
+                return Err(refuse(source, field, stride, &text));
+            }
+        }
+        let d = &self.draw;
+        for (field, value) in [
+            ("RMS norm epsilon", l.rms_epsilon),
+            ("rotary base", l.rope_base),
+            ("vision: layer norm epsilon", v.epsilon),
+            ("latent scale factor", a.scale),
+            ("timestep shift", d.shift),
+        ] {
+            if !(value.is_finite() && value > 0.0) {
+                return Err(refuse(source, field, value, "a positive number is expected"));
+            }
+        }
+        for (field, value) in [
+            ("latent shift factor", a.shift),
+            ("guidance scale", d.guidance),
+            ("guidance interval", d.interval.0),
+            ("guidance interval", d.interval.1),
+            ("least renorm factor", d.renorm_min),
+        ] {
+            if !value.is_finite() {
+                return Err(refuse(source, field, value, "a finite number is expected"));
+            }
+        }
+        if d.timesteps < 2 {
+            return Err(refuse(source, "timesteps", d.timesteps, "at least 2 are expected"));
+        }
+        Ok(())
+    }
+}
+
+fn refuse(source: &str, field: &str, value: impl ToString, expected: &str) -> ModelError {
+    ModelError::Config {
+        source_name: source.to_owned(),
+        field: field.to_owned(),
+        value: value.to_string(),
+        expected: expected.to_owned(),
+    }
+}

@@ -1,0 +1,273 @@
+//! The original checkpoint directory: JSON files and safetensors.
+//!
+//! Fields that the release hard-codes in its scripts have those values as defaults.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use kinglet_container::tensors::SafeTensors;
+use serde::Deserialize;
+
+use crate::config::{
+    Config, DrawConfig, LanguageConfig, LatentConfig, PictureRule, Renorm, VisionConfig,
+};
+use crate::error::{ModelError, Result};
+use crate::names;
+use crate::source::Source;
+
+/// The largest JSON file that is read: a Qwen2.5 tokenizer has 7 MB.
+const LARGEST_JSON: u64 = 64 << 20;
+
+#[derive(Deserialize)]
+struct LanguageFile {
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    num_key_value_heads: usize,
+    vocab_size: usize,
+    #[serde(default = "context_length")]
+    max_position_embeddings: usize,
+    #[serde(default = "epsilon")]
+    rms_norm_eps: f32,
+    #[serde(default = "rope_theta")]
+    rope_theta: f32,
+}
+
+#[derive(Deserialize)]
+struct VisionFile {
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_attention_heads: usize,
+    #[serde(default = "patch_size")]
+    patch_size: usize,
+    #[serde(default = "epsilon")]
+    layer_norm_eps: f32,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct TopFile {
+    name: Option<String>,
+    vit_max_num_patch_per_side: Option<usize>,
+    latent_patch_size: Option<usize>,
+    max_latent_size: Option<usize>,
+    vae_config: AutoencoderFile,
+    vae_transform: RuleFile,
+    vit_transform: RuleFile,
+    draw: DrawFile,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct AutoencoderFile {
+    downsample: Option<usize>,
+    z_channels: Option<usize>,
+    num_groups: Option<usize>,
+    scale_factor: Option<f32>,
+    shift_factor: Option<f32>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct RuleFile {
+    max_image_size: Option<usize>,
+    min_image_size: Option<usize>,
+    image_stride: Option<usize>,
+    max_pixels: Option<usize>,
+}
+
+impl RuleFile {
+    fn or(&self, default: PictureRule) -> PictureRule {
+        PictureRule {
+            max: self.max_image_size.unwrap_or(default.max),
+            min: self.min_image_size.unwrap_or(default.min),
+            stride: self.image_stride.unwrap_or(default.stride),
+            max_pixels: self.max_pixels.unwrap_or(default.max_pixels),
+        }
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct DrawFile {
+    num_timesteps: Option<usize>,
+    timestep_shift: Option<f32>,
+    cfg_text_scale: Option<f32>,
+    cfg_interval: Option<(f32, f32)>,
+    cfg_renorm_type: Option<String>,
+    cfg_renorm_min: Option<f32>,
+}
+
+fn context_length() -> usize {
+    32_768
+}
+fn epsilon() -> f32 {
+    1e-6
+}
+fn rope_theta() -> f32 {
+    1_000_000.0
+}
+fn patch_size() -> usize {
+    14
+}
+
+/// 14 * 14 * 9 * 1024: the release's bound for both encoders.
+const MAX_PIXELS: usize = 1_806_336;
+
+/// Opens an original BAGEL directory.
+///
+/// # Errors
+/// [`ModelError`] if a file is missing or damaged, or if it is a kind that this version cannot run.
+pub fn open(directory: &Path) -> Result<Source> {
+    let language: LanguageFile = json(directory, "llm_config.json")?;
+    let vision: VisionFile = json(directory, "vit_config.json")?;
+    let top: TopFile = if directory.join("config.json").exists() {
+        json(directory, "config.json")?
+    } else {
+        TopFile::default()
+    };
+    let ema = SafeTensors::open(&directory.join("ema.safetensors"))?;
+    let ae = SafeTensors::open(&directory.join("ae.safetensors"))?;
+
+    let mut tensors = BTreeMap::new();
+    for (original, tensor) in ema.iter() {
+        let name = names::from_original(original).ok_or_else(|| unknown(directory, original))?;
+        let mut tensor = tensor.clone();
+        // Vectors and tables of a real checkpoint have one and two dimensions; a patch embedding
+        // stored as a convolution would have four and another order.
+        if tensor.shape.len() > 2 {
+            return Err(ModelError::TensorShape {
+                source_name: directory.display().to_string(),
+                tensor: name,
+                got: std::mem::take(&mut tensor.shape),
+                expected: Vec::new(),
+            });
+        }
+        tensors.insert(name, tensor);
+    }
+    for (original, tensor) in ae.iter() {
+        let name = format!("{}{original}", names::AUTOENCODER_PREFIX);
+        tensors.insert(name, tensor.clone());
+    }
+
+    let config = config(directory, language, vision, top, &tensors)?;
+    config.check(&directory.display().to_string())?;
+    Ok(Source {
+        name: directory.display().to_string(),
+        config,
+        tokenizer: text(directory, "tokenizer.json")?,
+        tensors,
+    })
+}
+
+fn unknown(directory: &Path, tensor: &str) -> ModelError {
+    let what = if tensor.contains(".experts.") || tensor.contains(".gate.weight") {
+        "it is a mixture-of-experts checkpoint, which this version cannot run yet".to_owned()
+    } else {
+        format!("ema.safetensors holds \"{tensor}\", which is no tensor of a BAGEL model")
+    };
+    ModelError::Unsupported {
+        source_name: directory.display().to_string(),
+        what,
+    }
+}
+
+fn config(
+    directory: &Path,
+    language: LanguageFile,
+    vision: VisionFile,
+    top: TopFile,
+    tensors: &BTreeMap<String, kinglet_container::Tensor>,
+) -> Result<Config> {
+    // The release says 27 layers and stores 26: what is stored counts.
+    let blocks = (0..)
+        .take_while(|i| tensors.contains_key(&format!("v.blk.{i}.ln1.weight")))
+        .count();
+    let renorm = match &top.draw.cfg_renorm_type {
+        None => Renorm::Global,
+        Some(name) => Renorm::from_name(name).ok_or_else(|| ModelError::Unsupported {
+            source_name: directory.join("config.json").display().to_string(),
+            what: format!("the renorm kind \"{name}\" is not known"),
+        })?,
+    };
+    let folder = directory.canonicalize().ok();
+    let folder_name = folder.as_deref().and_then(Path::file_name);
+    Ok(Config {
+        name: top
+            .name
+            .or_else(|| folder_name.map(|n| n.to_string_lossy().into_owned()))
+            .unwrap_or_else(|| "bagel".to_owned()),
+        language: LanguageConfig {
+            blocks: language.num_hidden_layers,
+            hidden: language.hidden_size,
+            feed_forward: language.intermediate_size,
+            heads: language.num_attention_heads,
+            kv_heads: language.num_key_value_heads,
+            vocabulary: language.vocab_size,
+            context_length: language.max_position_embeddings,
+            rms_epsilon: language.rms_norm_eps,
+            rope_base: language.rope_theta,
+        },
+        vision: VisionConfig {
+            blocks,
+            hidden: vision.hidden_size,
+            feed_forward: vision.intermediate_size,
+            heads: vision.num_attention_heads,
+            patch: vision.patch_size,
+            position_side: top.vit_max_num_patch_per_side.unwrap_or(70),
+            epsilon: vision.layer_norm_eps,
+            rule: top.vit_transform.or(PictureRule {
+                max: 980,
+                min: 224,
+                stride: 14,
+                max_pixels: MAX_PIXELS,
+            }),
+        },
+        latent: LatentConfig {
+            channels: top.vae_config.z_channels.unwrap_or(16),
+            downsample: top.vae_config.downsample.unwrap_or(8),
+            patch: top.latent_patch_size.unwrap_or(2),
+            position_side: top.max_latent_size.unwrap_or(64),
+            scale: top.vae_config.scale_factor.unwrap_or(0.3611),
+            shift: top.vae_config.shift_factor.unwrap_or(0.1159),
+            groups: top.vae_config.num_groups.unwrap_or(32),
+            rule: top.vae_transform.or(PictureRule {
+                max: 1024,
+                min: 512,
+                stride: 16,
+                max_pixels: MAX_PIXELS,
+            }),
+        },
+        draw: DrawConfig {
+            timesteps: top.draw.num_timesteps.unwrap_or(50),
+            shift: top.draw.timestep_shift.unwrap_or(3.0),
+            guidance: top.draw.cfg_text_scale.unwrap_or(4.0),
+            interval: top.draw.cfg_interval.unwrap_or((0.4, 1.0)),
+            renorm,
+            renorm_min: top.draw.cfg_renorm_min.unwrap_or(0.0),
+        },
+    })
+}
+
+fn text(directory: &Path, file: &str) -> Result<String> {
+    let path = directory.join(file);
+    let refuse = |reason: String| ModelError::File {
+        path: path.display().to_string(),
+        reason,
+    };
+    let len = std::fs::metadata(&path)
+        .map_err(|e| refuse(e.to_string()))?
+        .len();
+    if len > LARGEST_JSON {
+        return Err(refuse(format!("it has {len} bytes, at most {LARGEST_JSON} are read")));
+    }
+    std::fs::read_to_string(&path).map_err(|e| refuse(e.to_string()))
+}
+
+fn json<T: for<'de> Deserialize<'de>>(directory: &Path, file: &str) -> Result<T> {
+    serde_json::from_str(&text(directory, file)?).map_err(|e| ModelError::File {
+        path: directory.join(file).display().to_string(),
+        reason: e.to_string(),
+    })
+}

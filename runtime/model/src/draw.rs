@@ -1,0 +1,248 @@
+//! Drawing: flow matching from noise to a picture.
+
+use std::ops::ControlFlow;
+
+use kinglet_kernels::{Device, RenormSpan};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, StandardNormal};
+
+use crate::autoencoder::to_bytes;
+use crate::config::{Config, Renorm};
+use crate::context::Context;
+use crate::error::{ModelError, Result};
+use crate::picture::Picture;
+use crate::schedule::timesteps;
+
+/// The most points in time of a drawing.
+pub const MOST_TIMESTEPS: usize = 1000;
+
+/// How a velocity is guided away from what the picture would be without the prompt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Guidance {
+    /// Scale of the prompt; at most 1 means no guidance.
+    pub text_scale: f32,
+    /// Guidance is applied where `low < t <= high`, `t` being shifted.
+    pub interval: (f32, f32),
+    /// How the guided velocity is scaled back.
+    pub renorm: Renorm,
+    /// The least factor of scaling back; 1 turns it off.
+    pub renorm_min: f32,
+}
+
+/// What can be chosen about a drawing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DrawOptions {
+    /// Width and height in pixels.
+    pub size: (usize, usize),
+    /// Points in time, the end included: one more than there are steps.
+    pub timesteps: usize,
+    /// Timestep shift.
+    pub shift: f32,
+    /// Guidance.
+    pub guidance: Guidance,
+    /// Where the noise comes from.
+    pub seed: u64,
+}
+
+impl DrawOptions {
+    /// The model's own defaults.
+    pub fn defaults(config: &Config) -> Self {
+        let d = &config.draw;
+        DrawOptions {
+            size: (config.latent.rule.max, config.latent.rule.max),
+            timesteps: d.timesteps,
+            shift: d.shift,
+            guidance: Guidance {
+                text_scale: d.guidance,
+                interval: d.interval,
+                renorm: d.renorm,
+                renorm_min: d.renorm_min,
+            },
+            seed: 0,
+        }
+    }
+
+    /// Steps of the Euler loop.
+    pub fn steps(&self) -> usize {
+        self.timesteps - 1
+    }
+
+    /// Checks every option against the model.
+    ///
+    /// # Errors
+    /// [`ModelError::Request`] naming the first that cannot be.
+    pub fn check(&self, config: &Config) -> Result<()> {
+        let refuse = |what, got: String, expected: String| {
+            Err(ModelError::Request {
+                what,
+                got,
+                expected,
+            })
+        };
+        let unit = config.latent.token_pixels();
+        let largest = unit * config.latent.position_side;
+        let (w, h) = self.size;
+        if [w, h].iter().any(|s| *s == 0 || *s > largest || !s.is_multiple_of(unit)) {
+            return refuse(
+                "the size",
+                format!("{w}x{h}"),
+                format!("sides must be multiples of {unit} from {unit} to {largest}"),
+            );
+        }
+        if self.timesteps < 2 || self.timesteps > MOST_TIMESTEPS {
+            return refuse(
+                "the number of steps",
+                self.timesteps.saturating_sub(1).to_string(),
+                format!("1 to {} are accepted", MOST_TIMESTEPS - 1),
+            );
+        }
+        if !(self.shift.is_finite() && self.shift > 0.0) {
+            let expected = "a positive number is expected".to_owned();
+            return refuse("the timestep shift", self.shift.to_string(), expected);
+        }
+        let scale = self.guidance.text_scale;
+        if !(0.0..=100.0).contains(&scale) {
+            let expected = "0 to 100 are accepted".to_owned();
+            return refuse("the guidance", scale.to_string(), expected);
+        }
+        Ok(())
+    }
+}
+
+/// A drawing in progress: latent tokens and the contexts that guide them.
+pub struct Drawing<'a, D: Device> {
+    main: &'a Context<D>,
+    /// The context without the prompt.
+    unprompted: &'a Context<D>,
+    options: &'a DrawOptions,
+    times: Vec<f32>,
+    /// Rows and columns in tokens.
+    grid: (usize, usize),
+    x: D::Buffer,
+}
+
+impl<'a, D: Device> Drawing<'a, D> {
+    /// Starts from noise that the seed gives.
+    ///
+    /// # Errors
+    /// [`ModelError::Request`] if an option cannot be.
+    pub fn new(
+        main: &'a Context<D>,
+        unprompted: &'a Context<D>,
+        options: &'a DrawOptions,
+    ) -> Result<Self> {
+        let config = &main.model().config;
+        options.check(config)?;
+        let pixels = config.latent.token_pixels();
+        let tokens = options.size.0 / pixels * (options.size.1 / pixels);
+        let rng = ChaCha8Rng::seed_from_u64(options.seed);
+        let noise: Vec<f32> = StandardNormal
+            .sample_iter(rng)
+            .take(tokens * config.latent.token_values())
+            .collect();
+        Self::from_noise(main, unprompted, options, &noise)
+    }
+
+    /// Starts from this noise, `[tokens, values]`.
+    ///
+    /// # Errors
+    /// [`ModelError::Request`] if an option cannot be; what the device refuses.
+    pub fn from_noise(
+        main: &'a Context<D>,
+        unprompted: &'a Context<D>,
+        options: &'a DrawOptions,
+        noise: &[f32],
+    ) -> Result<Self> {
+        let model = main.model();
+        options.check(&model.config)?;
+        let latent = &model.config.latent;
+        let pixels = latent.token_pixels();
+        Ok(Drawing {
+            main,
+            unprompted,
+            options,
+            times: timesteps(options.timesteps, options.shift),
+            grid: (options.size.1 / pixels, options.size.0 / pixels),
+            x: model.device.upload(noise, latent.token_values())?,
+        })
+    }
+
+    /// The shifted points in time, the end included.
+    pub fn times(&self) -> &[f32] {
+        &self.times
+    }
+
+    /// The latent tokens as they are now.
+    pub fn latents(&self) -> &D::Buffer {
+        &self.x
+    }
+
+    /// Whether guidance is applied at time `t`.
+    pub fn guided(&self, t: f32) -> bool {
+        let g = &self.options.guidance;
+        g.text_scale > 1.0 && t > g.interval.0 && t <= g.interval.1
+    }
+
+    /// The velocity at time `t`, guided where guidance applies.
+    ///
+    /// # Errors
+    /// What the device refuses.
+    pub fn velocity(&self, t: f32) -> Result<D::Buffer> {
+        let d = &self.main.model().device;
+        let plain = self.main.velocity(&self.x, t, self.grid, &mut None)?;
+        if !self.guided(t) {
+            return Ok(plain);
+        }
+        let base = self.unprompted.velocity(&self.x, t, self.grid, &mut None)?;
+        let g = &self.options.guidance;
+        let mut guided = d.copy(&plain)?;
+        d.extrapolate(&mut guided, &base, g.text_scale)?;
+        let span = match g.renorm {
+            Renorm::Global => RenormSpan::Whole,
+            Renorm::Channel => RenormSpan::Row,
+        };
+        d.renorm(&mut guided, &plain, g.renorm_min, span)?;
+        Ok(guided)
+    }
+
+    /// Euler's step number `i`: `x -= v (t_i - t_{i+1})`. Returns the velocity.
+    ///
+    /// # Errors
+    /// What the device refuses.
+    pub fn step(&mut self, i: usize) -> Result<D::Buffer> {
+        let velocity = self.velocity(self.times[i])?;
+        let d = &self.main.model().device;
+        d.add_scaled(&mut self.x, self.times[i + 1] - self.times[i], &velocity)?;
+        Ok(velocity)
+    }
+
+    /// Takes all steps. `progress` gets the steps done and may stop; the contexts stay usable.
+    ///
+    /// # Errors
+    /// [`ModelError::Cancelled`] if `progress` stopped it.
+    pub fn run(&mut self, progress: &mut dyn FnMut(usize) -> ControlFlow<()>) -> Result<()> {
+        for i in 0..self.options.steps() {
+            self.step(i)?;
+            if progress(i + 1).is_break() {
+                return Err(ModelError::Cancelled);
+            }
+        }
+        Ok(())
+    }
+
+    /// Decodes the latents to a picture.
+    ///
+    /// # Errors
+    /// What the device refuses.
+    pub fn picture(&self) -> Result<Picture> {
+        let model = self.main.model();
+        let d = &model.device;
+        let (rows, columns) = self.grid;
+        let patch = model.config.latent.patch;
+        let latents = model.latents.unpack(d, &self.x, rows, columns)?;
+        let pixels = model.autoencoder.decode(d, &latents, rows * patch, columns * patch)?;
+        let bytes = to_bytes(&d.download(&pixels)?);
+        Picture::from_rgb(self.options.size.0, self.options.size.1, bytes)
+    }
+}

@@ -1,0 +1,45 @@
+//! One unified multimodal model of the BAGEL family: it sees and it draws with one set of weights.
+//!
+//! # Layout
+//! - [`config`]: [`Config`], every size and default; read from a checkpoint directory's JSON files
+//!   ([`directory`]) or from GGUF metadata ([`metadata`]).
+//! - [`names`]: the names of tensors in the original layout and in GGUF.
+//! - [`source`]: [`Source`], tensors by GGUF name, whatever file they lie in.
+//! - [`tokenizer`]: text to token ids and back; the four special tokens.
+//! - [`picture`]: decoding, resizing exactly as the reference does, normalising, patches.
+//! - [`linear`]: weights on a device.
+//! - [`vision`], [`language`], [`latent`], [`autoencoder`]: the four parts of the network.
+//! - [`model`]: [`Model`], all of it on one device.
+//! - [`context`]: [`Context`], a KV cache that only grows: push text and pictures, write text, fork.
+//! - [`schedule`], [`draw`]: flow matching: timesteps, guidance, the Euler loop.
+//! - [`observe`]: looking at inner results (golden vectors, calibration).
+//!
+//! Everything is generic over [`kinglet_kernels::Device`]. Formulas are those of the BAGEL reference
+//! implementation and of the FLUX autoencoder; section numbers in comments refer to docs/model.md.
+
+pub mod autoencoder;
+pub mod config;
+pub mod context;
+pub mod directory;
+pub mod draw;
+pub mod error;
+pub mod language;
+pub mod latent;
+pub mod linear;
+pub mod metadata;
+pub mod model;
+pub mod names;
+pub mod observe;
+pub mod picture;
+pub mod schedule;
+pub mod source;
+pub mod tokenizer;
+pub mod vision;
+
+pub use config::Config;
+pub use context::{Context, Written};
+pub use draw::{DrawOptions, Drawing, Guidance};
+pub use error::{ModelError, Result};
+pub use model::Model;
+pub use picture::Picture;
+pub use source::Source;

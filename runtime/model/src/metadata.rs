@@ -1,0 +1,194 @@
+//! The configuration as GGUF metadata, both ways.
+
+use kinglet_container::gguf::{Gguf, Value};
+
+use crate::config::{
+    Config, DrawConfig, LanguageConfig, LatentConfig, PictureRule, Renorm, VisionConfig,
+};
+use crate::error::{ModelError, Result};
+
+/// The architecture's name.
+pub const ARCHITECTURE: &str = "bagel";
+/// The key that holds tokenizer.json.
+pub const TOKENIZER: &str = "tokenizer.huggingface.json";
+/// The only sampler so far.
+const SAMPLER: &str = "euler";
+
+/// The metadata of a configuration, in the order in which it is written.
+pub fn write(config: &Config) -> Vec<(String, Value)> {
+    let Config {
+        name,
+        language: l,
+        vision: v,
+        latent: a,
+        draw: d,
+    } = config;
+    let mut out: Vec<(String, Value)> = vec![
+        ("general.architecture".to_owned(), ARCHITECTURE.into()),
+        ("general.name".to_owned(), name.as_str().into()),
+    ];
+    let mut put = |key: &str, value: Value| out.push((format!("{ARCHITECTURE}.{key}"), value));
+    let size = |n: usize| Value::U32(u32::try_from(n).unwrap_or(u32::MAX));
+
+    put("block_count", size(l.blocks));
+    put("embedding_length", size(l.hidden));
+    put("feed_forward_length", size(l.feed_forward));
+    put("context_length", size(l.context_length));
+    put("vocab_size", size(l.vocabulary));
+    put("attention.head_count", size(l.heads));
+    put("attention.head_count_kv", size(l.kv_heads));
+    put("attention.layer_norm_rms_epsilon", l.rms_epsilon.into());
+    put("rope.freq_base", l.rope_base.into());
+
+    put("vision.block_count", size(v.blocks));
+    put("vision.embedding_length", size(v.hidden));
+    put("vision.feed_forward_length", size(v.feed_forward));
+    put("vision.attention.head_count", size(v.heads));
+    put("vision.attention.layer_norm_epsilon", v.epsilon.into());
+    put("vision.patch_size", size(v.patch));
+    put("vision.position_side", size(v.position_side));
+
+    put("latent.channels", size(a.channels));
+    put("latent.downsample", size(a.downsample));
+    put("latent.patch_size", size(a.patch));
+    put("latent.position_side", size(a.position_side));
+    put("latent.scale_factor", a.scale.into());
+    put("latent.shift_factor", a.shift.into());
+    put("latent.group_count", size(a.groups));
+
+    for (part, rule) in [("vision", v.rule), ("latent", a.rule)] {
+        put(&format!("{part}.picture_max"), size(rule.max));
+        put(&format!("{part}.picture_min"), size(rule.min));
+        put(&format!("{part}.picture_stride"), size(rule.stride));
+        put(&format!("{part}.picture_pixels"), size(rule.max_pixels));
+    }
+
+    put("draw.timesteps", size(d.timesteps));
+    put("draw.shift", d.shift.into());
+    put("draw.guidance", d.guidance.into());
+    let interval = vec![d.interval.0.into(), d.interval.1.into()];
+    put("draw.guidance_interval", Value::Array(interval));
+    put("draw.renorm", d.renorm.name().into());
+    put("draw.renorm_min", d.renorm_min.into());
+    put("draw.sampler", SAMPLER.into());
+    out
+}
+
+/// Reads a configuration and checks it.
+///
+/// # Errors
+/// [`ModelError`] naming the key that is missing or cannot be.
+pub fn read(gguf: &Gguf) -> Result<Config> {
+    let architecture = gguf.require("general.architecture", "a string", |v| v.as_str())?;
+    if architecture != ARCHITECTURE {
+        return Err(ModelError::Unsupported {
+            source_name: gguf.name().to_owned(),
+            what: format!("its architecture is \"{architecture}\"; only \"{ARCHITECTURE}\" can be run"),
+        });
+    }
+    let reader = Reader { gguf };
+    let sampler = reader.string("draw.sampler")?;
+    if sampler != SAMPLER {
+        return Err(reader.unknown("sampler", &sampler));
+    }
+    let renorm = reader.string("draw.renorm")?;
+    let config = Config {
+        name: gguf
+            .find("general.name")
+            .and_then(|v| v.as_str())
+            .unwrap_or(ARCHITECTURE)
+            .to_owned(),
+        language: LanguageConfig {
+            blocks: reader.size("block_count")?,
+            hidden: reader.size("embedding_length")?,
+            feed_forward: reader.size("feed_forward_length")?,
+            heads: reader.size("attention.head_count")?,
+            kv_heads: reader.size("attention.head_count_kv")?,
+            vocabulary: reader.size("vocab_size")?,
+            context_length: reader.size("context_length")?,
+            rms_epsilon: reader.float("attention.layer_norm_rms_epsilon")?,
+            rope_base: reader.float("rope.freq_base")?,
+        },
+        vision: VisionConfig {
+            blocks: reader.size("vision.block_count")?,
+            hidden: reader.size("vision.embedding_length")?,
+            feed_forward: reader.size("vision.feed_forward_length")?,
+            heads: reader.size("vision.attention.head_count")?,
+            patch: reader.size("vision.patch_size")?,
+            position_side: reader.size("vision.position_side")?,
+            epsilon: reader.float("vision.attention.layer_norm_epsilon")?,
+            rule: reader.rule("vision")?,
+        },
+        latent: LatentConfig {
+            channels: reader.size("latent.channels")?,
+            downsample: reader.size("latent.downsample")?,
+            patch: reader.size("latent.patch_size")?,
+            position_side: reader.size("latent.position_side")?,
+            scale: reader.float("latent.scale_factor")?,
+            shift: reader.float("latent.shift_factor")?,
+            groups: reader.size("latent.group_count")?,
+            rule: reader.rule("latent")?,
+        },
+        draw: DrawConfig {
+            timesteps: reader.size("draw.timesteps")?,
+            shift: reader.float("draw.shift")?,
+            guidance: reader.float("draw.guidance")?,
+            interval: reader.pair("draw.guidance_interval")?,
+            renorm: Renorm::from_name(&renorm).ok_or_else(|| reader.unknown("renorm kind", &renorm))?,
+            renorm_min: reader.float("draw.renorm_min")?,
+        },
+    };
+    config.check(gguf.name())?;
+    Ok(config)
+}
+
+struct Reader<'a> {
+    gguf: &'a Gguf,
+}
+
+impl Reader<'_> {
+    fn get<T>(
+        &self,
+        key: &str,
+        expected: &'static str,
+        convert: impl FnOnce(&Value) -> Option<T>,
+    ) -> Result<T> {
+        let key = format!("{ARCHITECTURE}.{key}");
+        Ok(self.gguf.require(&key, expected, convert)?)
+    }
+
+    fn size(&self, key: &str) -> Result<usize> {
+        self.get(key, "a size", |v| usize::try_from(v.as_u64()?).ok())
+    }
+
+    fn float(&self, key: &str) -> Result<f32> {
+        self.get(key, "a float", Value::as_f32)
+    }
+
+    fn string(&self, key: &str) -> Result<String> {
+        self.get(key, "a string", |v| v.as_str().map(str::to_owned))
+    }
+
+    fn pair(&self, key: &str) -> Result<(f32, f32)> {
+        self.get(key, "an array of two floats", |v| match v.as_array()? {
+            [low, high] => Some((low.as_f32()?, high.as_f32()?)),
+            _ => None,
+        })
+    }
+
+    fn rule(&self, part: &str) -> Result<PictureRule> {
+        Ok(PictureRule {
+            max: self.size(&format!("{part}.picture_max"))?,
+            min: self.size(&format!("{part}.picture_min"))?,
+            stride: self.size(&format!("{part}.picture_stride"))?,
+            max_pixels: self.size(&format!("{part}.picture_pixels"))?,
+        })
+    }
+
+    fn unknown(&self, what: &str, name: &str) -> ModelError {
+        ModelError::Unsupported {
+            source_name: self.gguf.name().to_owned(),
+            what: format!("the {what} \"{name}\" is not known"),
+        }
+    }
+}

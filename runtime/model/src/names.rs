@@ -1,0 +1,118 @@
+//! The names of tensors: original checkpoint and GGUF.
+//!
+//! `_moe_gen` in an original name marks the generation twin of a language tensor; in GGUF it is
+//! `_gen`. Autoencoder tensors keep their names behind `vae.`.
+
+/// Original and GGUF names outside of layers.
+const TOP: &[(&str, &str)] = &[
+    ("language_model.model.embed_tokens.weight", "token_embd.weight"),
+    ("language_model.lm_head.weight", "output.weight"),
+    ("language_model.model.norm.weight", "output_norm.weight"),
+    ("language_model.model.norm_moe_gen.weight", "output_norm_gen.weight"),
+    ("time_embedder.mlp.0.weight", "time.0.weight"),
+    ("time_embedder.mlp.0.bias", "time.0.bias"),
+    ("time_embedder.mlp.2.weight", "time.2.weight"),
+    ("time_embedder.mlp.2.bias", "time.2.bias"),
+    ("vae2llm.weight", "lat.in.weight"),
+    ("vae2llm.bias", "lat.in.bias"),
+    ("llm2vae.weight", "lat.out.weight"),
+    ("llm2vae.bias", "lat.out.bias"),
+    ("latent_pos_embed.pos_embed", "lat.position_embd.weight"),
+    ("connector.fc1.weight", "mm.0.weight"),
+    ("connector.fc1.bias", "mm.0.bias"),
+    ("connector.fc2.weight", "mm.2.weight"),
+    ("connector.fc2.bias", "mm.2.bias"),
+    ("vit_pos_embed.pos_embed", "mm.position_embd.weight"),
+    ("vit_model.vision_model.embeddings.patch_embedding.weight", "v.patch_embd.weight"),
+    ("vit_model.vision_model.embeddings.patch_embedding.bias", "v.patch_embd.bias"),
+    ("vit_model.vision_model.embeddings.position_embedding.weight", "v.position_embd.weight"),
+    ("vit_model.vision_model.post_layernorm.weight", "v.post_ln.weight"),
+    ("vit_model.vision_model.post_layernorm.bias", "v.post_ln.bias"),
+];
+
+const LANGUAGE_PREFIX: &str = "language_model.model.layers.";
+
+/// Parts of a language layer: original module, GGUF name. The generation twin appends its mark to
+/// the first element of the module's path that carries it (`mlp_moe_gen.gate_proj`).
+const LANGUAGE: &[(&str, &str, &str)] = &[
+    ("input_layernorm", "input_layernorm_moe_gen", "attn_norm"),
+    ("self_attn.q_proj", "self_attn.q_proj_moe_gen", "attn_q"),
+    ("self_attn.k_proj", "self_attn.k_proj_moe_gen", "attn_k"),
+    ("self_attn.v_proj", "self_attn.v_proj_moe_gen", "attn_v"),
+    ("self_attn.o_proj", "self_attn.o_proj_moe_gen", "attn_output"),
+    ("self_attn.q_norm", "self_attn.q_norm_moe_gen", "attn_q_norm"),
+    ("self_attn.k_norm", "self_attn.k_norm_moe_gen", "attn_k_norm"),
+    ("post_attention_layernorm", "post_attention_layernorm_moe_gen", "ffn_norm"),
+    ("mlp.gate_proj", "mlp_moe_gen.gate_proj", "ffn_gate"),
+    ("mlp.up_proj", "mlp_moe_gen.up_proj", "ffn_up"),
+    ("mlp.down_proj", "mlp_moe_gen.down_proj", "ffn_down"),
+];
+
+const VISION_PREFIX: &str = "vit_model.vision_model.encoder.layers.";
+
+const VISION: &[(&str, &str)] = &[
+    ("layer_norm1", "ln1"),
+    ("self_attn.q_proj", "attn_q"),
+    ("self_attn.k_proj", "attn_k"),
+    ("self_attn.v_proj", "attn_v"),
+    ("self_attn.out_proj", "attn_out"),
+    ("layer_norm2", "ln2"),
+    ("mlp.fc1", "ffn_up"),
+    ("mlp.fc2", "ffn_down"),
+];
+
+/// What `_gen` names append.
+pub const GENERATION_SUFFIX: &str = "_gen";
+
+/// What the autoencoder's tensors begin with.
+pub const AUTOENCODER_PREFIX: &str = "vae.";
+
+/// The GGUF name of a tensor of the original `ema.safetensors`; none if it is no tensor of a dense
+/// checkpoint.
+pub fn from_original(name: &str) -> Option<String> {
+    if let Some((_, gguf)) = TOP.iter().find(|(original, _)| *original == name) {
+        return Some((*gguf).to_owned());
+    }
+    if let Some((layer, module, kind)) = layer(name, LANGUAGE_PREFIX) {
+        return LANGUAGE.iter().find_map(|(und, generation, gguf)| {
+            if module == *und {
+                Some(format!("blk.{layer}.{gguf}.{kind}"))
+            } else if module == *generation {
+                Some(format!("blk.{layer}.{gguf}{GENERATION_SUFFIX}.{kind}"))
+            } else {
+                None
+            }
+        });
+    }
+    let (layer, module, kind) = layer(name, VISION_PREFIX)?;
+    let (_, gguf) = VISION.iter().find(|(original, _)| *original == module)?;
+    Some(format!("v.blk.{layer}.{gguf}.{kind}"))
+}
+
+/// Splits `PREFIX` `N.` `module` `.weight` into number, module and the last part.
+fn layer<'a>(name: &'a str, prefix: &str) -> Option<(usize, &'a str, &'a str)> {
+    let (number, rest) = name.strip_prefix(prefix)?.split_once('.')?;
+    let (module, kind) = rest.rsplit_once('.')?;
+    let number = number.parse().ok()?;
+    matches!(kind, "weight" | "bias").then_some((number, module, kind))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn twins_are_told_apart() {
+        let cases = [
+            ("language_model.model.layers.3.mlp.gate_proj.weight", "blk.3.ffn_gate.weight"),
+            ("language_model.model.layers.3.mlp_moe_gen.gate_proj.weight", "blk.3.ffn_gate_gen.weight"),
+            ("language_model.model.layers.0.self_attn.q_proj_moe_gen.bias", "blk.0.attn_q_gen.bias"),
+            ("vit_model.vision_model.encoder.layers.12.mlp.fc1.bias", "v.blk.12.ffn_up.bias"),
+        ];
+        for (original, gguf) in cases {
+            assert_eq!(from_original(original).as_deref(), Some(gguf));
+        }
+        assert_eq!(from_original("language_model.model.layers.x.mlp.up_proj.weight"), None);
+        assert_eq!(from_original("something.else"), None);
+    }
+}

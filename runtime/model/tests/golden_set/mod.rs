@@ -1,0 +1,194 @@
+//! A golden set on disk, and the count of what was checked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use kinglet_container::tensors::SafeTensors;
+use kinglet_container::{Tensor, TensorType};
+use kinglet_model::Picture;
+
+/// Largest relative L2 error of a tensor.
+const TENSOR: f64 = 1e-4;
+/// Largest relative L2 error at the end of a whole sample.
+const SAMPLE: f64 = 1e-3;
+
+pub(crate) struct Set {
+    root: PathBuf,
+    files: BTreeMap<String, SafeTensors>,
+    checked: BTreeSet<(String, String)>,
+    /// Tensors that are inputs of a check rather than its result.
+    inputs: BTreeSet<(String, String)>,
+    worst: (f64, String),
+}
+
+impl Set {
+    pub(crate) fn open() -> Self {
+        let root = match std::env::var_os("KINGLET_GOLDEN_DIR") {
+            Some(directory) => PathBuf::from(directory),
+            None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden"),
+        };
+        let mut files = BTreeMap::new();
+        for folder in ["checkpoint", "goldens", "moe"] {
+            let entries = std::fs::read_dir(root.join(folder))
+                .unwrap_or_else(|e| panic!("{}: {e}", root.join(folder).display()));
+            for entry in entries {
+                let path = entry.unwrap().path();
+                if path.extension().is_some_and(|e| e == "safetensors") {
+                    let name = path.file_name().unwrap().to_string_lossy();
+                    files.insert(format!("{folder}/{name}"), SafeTensors::open(&path).unwrap());
+                }
+            }
+        }
+        Set {
+            root,
+            files,
+            checked: BTreeSet::new(),
+            inputs: BTreeSet::new(),
+            worst: (0.0, "none".to_owned()),
+        }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn json(&self, file: &str) -> serde_json::Value {
+        let text = std::fs::read_to_string(self.root.join(file)).unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+
+    pub(crate) fn names(&self, file: &str) -> Vec<String> {
+        self.files[file].iter().map(|(name, _)| name.to_owned()).collect()
+    }
+
+    pub(crate) fn shape(&self, file: &str, name: &str) -> Vec<usize> {
+        self.peek(file, name).shape.clone()
+    }
+
+    /// A tensor that a later check will count.
+    pub(crate) fn peek(&self, file: &str, name: &str) -> &Tensor {
+        self.files[file].get(name).unwrap()
+    }
+
+    pub(crate) fn peek_picture(&self, file: &str, name: &str) -> Picture {
+        let tensor = self.peek(file, name);
+        Picture::from_rgb(tensor.shape[1], tensor.shape[0], tensor.bytes.to_vec()).unwrap()
+    }
+
+    /// A tensor that is an input: it has no result to be compared with.
+    pub(crate) fn input(&mut self, file: &str, name: &str) -> &Tensor {
+        self.inputs.insert((file.to_owned(), name.to_owned()));
+        self.peek(file, name)
+    }
+
+    pub(crate) fn picture(&mut self, file: &str, name: &str) -> Picture {
+        self.input(file, name);
+        self.peek_picture(file, name)
+    }
+
+    pub(crate) fn check(&mut self, file: &str, name: &str, got: &[f32]) {
+        self.compare(file, name, got, TENSOR);
+    }
+
+    pub(crate) fn check_sample(&mut self, file: &str, name: &str, got: &[f32]) {
+        self.compare(file, name, got, SAMPLE);
+    }
+
+    pub(crate) fn check_if_there(&mut self, file: &str, name: &str, got: &[f32]) {
+        if self.files[file].get(name).is_ok() {
+            self.check(file, name, got);
+        }
+    }
+
+    pub(crate) fn check_ids(&mut self, file: &str, name: &str, got: &[u32]) {
+        assert_eq!(ids(self.peek(file, name)), got, "{file}: {name}");
+        self.checked.insert((file.to_owned(), name.to_owned()));
+    }
+
+    pub(crate) fn check_ids_if_there(&mut self, file: &str, name: &str, got: &[u32]) {
+        if self.files[file].get(name).is_ok() {
+            self.check_ids(file, name, got);
+        }
+    }
+
+    /// 8-bit values may differ by one level where a float is truncated.
+    pub(crate) fn check_bytes(&mut self, file: &str, name: &str, got: &[u8]) {
+        let expected = &self.peek(file, name).bytes;
+        assert_eq!(expected.len(), got.len(), "{file}: {name}");
+        let largest = expected.iter().zip(got).map(|(a, b)| a.abs_diff(*b)).max();
+        assert!(largest <= Some(1), "{file}: {name} is off by {largest:?} levels");
+        self.checked.insert((file.to_owned(), name.to_owned()));
+    }
+
+    pub(crate) fn check_picture(&mut self, file: &str, name: &str, got: &Picture) {
+        let tensor = self.peek(file, name);
+        assert_eq!(tensor.shape, [got.height(), got.width(), 3], "{file}: {name}");
+        assert!(tensor.bytes == got.rgb(), "{file}: {name} has other bytes");
+        self.checked.insert((file.to_owned(), name.to_owned()));
+    }
+
+    fn compare(&mut self, file: &str, name: &str, got: &[f32], bound: f64) {
+        let expected = f32s(self.peek(file, name));
+        assert_eq!(expected.len(), got.len(), "{file}: the size of {name}");
+        let square = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
+        let off = square(&mut expected.iter().zip(got).map(|(e, g)| f64::from(*e) - f64::from(*g)));
+        let all = square(&mut expected.iter().map(|e| f64::from(*e)));
+        let error = (off / all.max(f64::MIN_POSITIVE)).sqrt();
+        assert!(error <= bound, "{file}: {name} is off by {error:.1e} (relative L2), at most {bound:.0e}");
+        if error > self.worst.0 {
+            self.worst = (error, format!("{file}: {name}"));
+        }
+        self.checked.insert((file.to_owned(), name.to_owned()));
+    }
+
+    /// Every tensor must have been checked, used as input, or be listed; a listed one must not have
+    /// been checked. Prints the count.
+    pub(crate) fn finish(self, uncovered: &[(&str, &str, &str)]) {
+        let mut total = 0;
+        let mut inputs = 0;
+        let mut listed: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut forgotten = Vec::new();
+        for (file, tensors) in &self.files {
+            for (name, _) in tensors.iter() {
+                let key = (file.clone(), name.to_owned());
+                let reason = uncovered
+                    .iter()
+                    .find(|(f, prefix, _)| f == file && name.starts_with(prefix));
+                let checked = self.checked.contains(&key);
+                if self.inputs.contains(&key) && !checked && reason.is_none() {
+                    inputs += 1;
+                    continue;
+                }
+                total += 1;
+                match (checked, reason) {
+                    (true, None) => {}
+                    (false, Some((_, _, reason))) => *listed.entry(reason).or_default() += 1,
+                    (true, Some(_)) => panic!("{file}: {name} is checked and listed as uncovered"),
+                    (false, None) => forgotten.push(format!("{file}: {name}")),
+                }
+            }
+        }
+        println!(
+            "golden: {} of {total} tensors checked ({inputs} more are inputs and weights), largest error {:.1e} in {}",
+            self.checked.len(),
+            self.worst.0,
+            self.worst.1
+        );
+        for (reason, count) in &listed {
+            println!("golden: not covered yet: {count} tensors ({reason})");
+        }
+        assert!(forgotten.is_empty(), "neither checked nor listed: {forgotten:#?}");
+    }
+}
+
+pub(crate) fn f32s(tensor: &Tensor) -> Vec<f32> {
+    assert_eq!(tensor.kind, TensorType::F32);
+    let (values, _) = tensor.bytes.as_chunks::<4>();
+    values.iter().map(|b| f32::from_le_bytes(*b)).collect()
+}
+
+pub(crate) fn ids(tensor: &Tensor) -> Vec<u32> {
+    assert_eq!(tensor.kind, TensorType::I64);
+    let (values, _) = tensor.bytes.as_chunks::<8>();
+    values.iter().map(|b| i64::from_le_bytes(*b).try_into().unwrap()).collect()
+}
