@@ -1,0 +1,182 @@
+//! Runs the passes and writes the container, one tensor at a time.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use kinglet_container::gguf::{Value, Writer};
+use kinglet_container::{Tensor, TensorType};
+use kinglet_kernels::Format;
+use kinglet_kernels::blocks::{decode_row, encode_row};
+use kinglet_model::linear::format_of;
+use kinglet_model::{Source, metadata};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::error::{QuantError, Result};
+use crate::passes::precision::Choice;
+use crate::recipe::Recipe;
+
+/// ggml's number for "mostly Q8_0" and so on, for `general.file_type`.
+fn file_type(format: &str) -> u32 {
+    match format {
+        "F32" => 0,
+        "F16" => 1,
+        "Q8_0" => 7,
+        "BF16" => 32,
+        // ggml's LLAMA_FTYPE_GUESSED.
+        _ => 1024,
+    }
+}
+
+/// What was done.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// Tensors written.
+    pub tensors: usize,
+    /// Weights in them.
+    pub parameters: usize,
+    /// Bytes of the tensors in the source.
+    pub source_bytes: usize,
+    /// Bytes of the tensors in the result.
+    pub bytes: usize,
+    /// Bits a weight, scales included.
+    pub bits_per_weight: f64,
+    /// Tensors by type.
+    pub types: BTreeMap<String, usize>,
+    /// Tensors whose rows the asked type's blocks do not divide: F16 took its place.
+    pub fell_back: Vec<String>,
+    /// Largest relative L2 error of a tensor's values, and which one has it.
+    pub largest_error: (f64, String),
+}
+
+/// Compresses `source` to the GGUF file `out`. `progress` gets the bytes of the source that are
+/// done and all of them.
+///
+/// # Errors
+/// [`QuantError`]; `out` is then as it was before.
+pub fn compress(
+    source: &Source,
+    recipe: &Recipe,
+    out: &Path,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Report> {
+    let mut plan = Vec::new();
+    for (name, tensor) in &source.tensors {
+        let from = format_of(tensor.kind).ok_or_else(|| QuantError::Type {
+            tensor: name.clone(),
+            kind: tensor.kind.to_string(),
+        })?;
+        plan.push((name, tensor, from, recipe.precision.choose(name, &tensor.shape)?));
+    }
+    let total = plan.iter().map(|(_, t, _, _)| t.bytes.len()).sum();
+
+    // The report is part of the metadata, which comes before the tensors, so the tensors are
+    // encoded twice: once for the errors, once to be written. Memory stays that of one tensor.
+    let mut report = Report {
+        tensors: plan.len(),
+        parameters: plan.iter().map(|(_, t, _, _)| t.values()).sum(),
+        source_bytes: total,
+        bytes: 0,
+        bits_per_weight: 0.0,
+        types: BTreeMap::new(),
+        fell_back: Vec::new(),
+        largest_error: (0.0, String::new()),
+    };
+    let mut hash = Sha256::new();
+    let mut done = 0;
+    for (name, tensor, from, choice) in &plan {
+        hash.update(name.as_bytes());
+        hash.update(&tensor.bytes);
+        let (bytes, error) = encode(name, tensor, *from, choice.format)?;
+        report.bytes += bytes.len();
+        *report.types.entry(choice.format.name().to_owned()).or_default() += 1;
+        if choice.fell_back {
+            report.fell_back.push((*name).clone());
+        }
+        if error > report.largest_error.0 {
+            report.largest_error = (error, (*name).clone());
+        }
+        done += tensor.bytes.len();
+        progress(done / 2, total);
+    }
+    report.bits_per_weight = report.bytes as f64 * 8.0 / report.parameters.max(1) as f64;
+
+    let sha256 = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+    let metadata = describe(source, recipe, &report, sha256);
+    let tensors: Vec<(String, TensorType, Vec<usize>)> = plan
+        .iter()
+        .map(|(name, tensor, _, choice)| ((*name).clone(), kind(choice), tensor.shape.clone()))
+        .collect();
+    let mut writer = Writer::create(out, &metadata, &tensors)?;
+    let mut written = 0;
+    for (name, tensor, from, choice) in &plan {
+        let (bytes, _) = encode(name, tensor, *from, choice.format)?;
+        writer.tensor(name, &bytes)?;
+        written += tensor.bytes.len();
+        progress((total + written) / 2, total);
+    }
+    writer.finish()?;
+    Ok(report)
+}
+
+fn kind(choice: &Choice) -> TensorType {
+    match choice.format {
+        Format::F32 => TensorType::F32,
+        Format::F16 => TensorType::F16,
+        Format::BF16 => TensorType::BF16,
+        Format::Q8_0 => TensorType::Q8_0,
+    }
+}
+
+fn describe(source: &Source, recipe: &Recipe, report: &Report, sha256: String) -> Vec<(String, Value)> {
+    let mut config = source.config.clone();
+    if let Some(name) = &recipe.about.name {
+        config.name.clone_from(name);
+    }
+    let mut metadata = metadata::write(&config);
+    let mut put = |key: &str, value: Value| metadata.push((key.to_owned(), value));
+    if let Some(license) = &recipe.about.license {
+        put("general.license", license.as_str().into());
+    }
+    put("general.file_type", file_type(&recipe.precision.default).into());
+    put("general.quantization_version", 2.into());
+    put(metadata::TOKENIZER, source.tokenizer.as_str().into());
+    put("kinglet.recipe", recipe.text.as_str().into());
+    let report = serde_json::to_string(report).unwrap_or_default();
+    put("kinglet.report", report.into());
+    put("kinglet.source.sha256", sha256.into());
+    put("kinglet.version", env!("CARGO_PKG_VERSION").into());
+    metadata
+}
+
+/// A tensor in another format, and the relative L2 error of that.
+fn encode(name: &str, tensor: &Tensor, from: Format, to: Format) -> Result<(Vec<u8>, f64)> {
+    // A convolution's rows are its innermost dimension here: what a block must divide.
+    let cols = tensor.shape.last().copied().unwrap_or(1);
+    let mut row = vec![0.0; cols];
+    let mut back = vec![0.0; cols];
+    let mut out = Vec::new();
+    let (mut off, mut all) = (0.0, 0.0);
+    let stored = tensor.bytes.chunks_exact(from.row_bytes(cols)?);
+    for (i, bytes) in stored.enumerate() {
+        decode_row(from, bytes, &mut row)?;
+        let start = out.len();
+        encode_row(to, &row, &mut out)?;
+        decode_row(to, &out[start..], &mut back)?;
+        // A value may also be too large for the type that was chosen.
+        if let Some(at) = row.iter().zip(&back).position(|(a, b)| !(a - b).is_finite()) {
+            return Err(QuantError::NotFinite {
+                tensor: name.to_owned(),
+                row: i,
+                value: row[at],
+                format: to,
+            });
+        }
+        for (a, b) in row.iter().zip(&back) {
+            off += f64::from(a - b).powi(2);
+            all += f64::from(*a).powi(2);
+        }
+    }
+    let error = if all > 0.0 { (off / all).sqrt() } else { 0.0 };
+    Ok((out, error))
+}

@@ -1,0 +1,45 @@
+//! What compressing refuses.
+
+use kinglet_container::ContainerError;
+use kinglet_kernels::{Format, KernelError};
+use kinglet_model::ModelError;
+
+/// The result of compressing.
+pub type Result<T> = std::result::Result<T, QuantError>;
+
+/// Why a checkpoint could not be compressed. Nothing is left behind when one is returned.
+#[derive(Debug, thiserror::Error)]
+pub enum QuantError {
+    /// The checkpoint cannot be read.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A container cannot be read or written.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    /// A row cannot be encoded.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The recipe is not sound.
+    #[error("the recipe: {0}")]
+    Recipe(String),
+    /// A weight that is no number, or too large for its new type.
+    #[error("tensor \"{tensor}\" holds {value} in row {row}, which {format} cannot hold; is the checkpoint damaged?")]
+    NotFinite {
+        /// The tensor, by its GGUF name.
+        tensor: String,
+        /// The row.
+        row: usize,
+        /// The value.
+        value: f32,
+        /// The new type.
+        format: Format,
+    },
+    /// A tensor that is not stored as floats.
+    #[error("tensor \"{tensor}\" is stored as {kind}, which cannot be compressed")]
+    Type {
+        /// The tensor, by its GGUF name.
+        tensor: String,
+        /// Its element type.
+        kind: String,
+    },
+}

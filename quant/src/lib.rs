@@ -1,0 +1,16 @@
+//! Checkpoint in, smaller container out.
+//!
+//! # Layout
+//! - [`recipe`]: [`Recipe`], what the user asks for, one table a pass.
+//! - [`passes`]: one file a pass. So far: [`passes::precision`], the type of every tensor.
+//! - [`compress`](mod@compress): runs the passes and writes the container, one tensor at a time.
+//! - [`error`]: what is refused.
+
+pub mod compress;
+pub mod error;
+pub mod passes;
+pub mod recipe;
+
+pub use compress::{Report, compress};
+pub use error::{QuantError, Result};
+pub use recipe::Recipe;

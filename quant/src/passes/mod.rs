@@ -1,0 +1,3 @@
+//! One file a pass.
+
+pub mod precision;

@@ -1,0 +1,244 @@
+//! All of it wired together.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use time::OffsetDateTime;
+use tokio::sync::{mpsc, watch};
+
+use crate::camera::{self, CameraSource};
+use crate::command;
+use crate::config::{Config, WatchConfig};
+use crate::engine::Engine;
+use crate::error::{AgentError, Result};
+use crate::link::{Connection, Incoming, Link};
+use crate::message::{State, Status, json, rfc3339};
+use crate::outbox::Outbox;
+use crate::slot::Slot;
+use crate::topic::Topics;
+use crate::trigger::When;
+use crate::worker::{Job, QUEUE, Worker, refusal};
+
+/// Progress messages that may wait.
+const PROGRESS: usize = 32;
+/// How long a watch sleeps before it looks whether the agent has stopped.
+const WATCH_WAIT: Duration = Duration::from_millis(500);
+/// The outbox's file in the state directory.
+const OUTBOX: &str = "outbox.redb";
+
+/// A running agent.
+pub struct Agent {
+    slots: HashMap<String, Arc<Slot>>,
+    threads: Vec<JoinHandle<()>>,
+    worker: JoinHandle<()>,
+    stopping: Arc<AtomicBool>,
+    jobs: SyncSender<Job>,
+    link: tokio::task::JoinHandle<()>,
+    stop: watch::Sender<bool>,
+    connection: watch::Receiver<Connection>,
+}
+
+impl Agent {
+    /// Starts an agent inside a tokio runtime. Relative folders of cameras are relative to
+    /// `folder`; `state` is where the outbox is kept.
+    ///
+    /// # Errors
+    /// [`AgentError`] if the configuration cannot be, or the state directory cannot be used.
+    pub fn start(
+        config: &Config,
+        folder: &Path,
+        state: &Path,
+        engine: Arc<dyn Engine>,
+    ) -> Result<Self> {
+        config.check()?;
+        std::fs::create_dir_all(state).map_err(|e| AgentError::State {
+            path: state.display().to_string(),
+            reason: e.to_string(),
+        })?;
+        let outbox = Arc::new(Outbox::open(&state.join(OUTBOX), config.outbox.max_bytes)?);
+        let topics = Topics::new(&config.device.name);
+
+        let mut slots = HashMap::new();
+        let mut threads = Vec::new();
+        for camera in &config.camera {
+            let source = CameraSource::parse(&camera.source)?.relative_to(folder);
+            let slot = Arc::new(Slot::default());
+            threads.push(camera::start(camera, source, Arc::clone(&slot))?);
+            slots.insert(camera.name.clone(), slot);
+        }
+
+        let (jobs, queue) = sync_channel(QUEUE);
+        let stopping = Arc::new(AtomicBool::new(false));
+        let (progress, progress_queue) = mpsc::channel(PROGRESS);
+        let worker = Worker {
+            engine: Arc::clone(&engine),
+            topics: topics.clone(),
+            slots: slots.clone(),
+            outbox: Arc::clone(&outbox),
+            progress,
+            stopping: Arc::clone(&stopping),
+        };
+        let worker = thread("worker", move || worker.run(&queue))?;
+        for config in &config.watch {
+            if let Some(slot) = slots.get(&config.camera) {
+                let (slot, jobs, config) = (Arc::clone(slot), jobs.clone(), Arc::new(config.clone()));
+                let when = When::parse(&config.when)?;
+                threads.push(thread("watch", move || watch(&config, &when, &slot, &jobs))?);
+            }
+        }
+
+        let (stop, stopped) = watch::channel(false);
+        let (connection_sender, connection) =
+            watch::channel(Connection::Down("not connected yet".to_owned()));
+        let status = status(config, engine.as_ref());
+        let will = Status {
+            state: State::Offline,
+            ..status.clone()
+        };
+        let link = Link {
+            client_id: config.device.name.clone(),
+            address: config.broker.address()?,
+            status_topic: topics.status(),
+            will: json(&will),
+            online: Box::new(move || {
+                json(&Status {
+                    at: Some(rfc3339(OffsetDateTime::now_utc())),
+                    ..status.clone()
+                })
+            }),
+            subscriptions: topics.subscriptions(&config.device.groups),
+            outbox: Arc::clone(&outbox),
+            progress: progress_queue,
+            incoming: incoming(topics, jobs.clone(), outbox),
+            connection: connection_sender,
+            stop: stopped,
+        };
+        Ok(Agent {
+            slots,
+            threads,
+            worker,
+            stopping,
+            jobs,
+            link: tokio::spawn(link.run()),
+            stop,
+            connection,
+        })
+    }
+
+    /// Whether the broker is there, now and as it changes.
+    pub fn connection(&self) -> watch::Receiver<Connection> {
+        self.connection.clone()
+    }
+
+    /// Stops: no new frames; what is being computed is given up; what is stored is sent, if the
+    /// broker is there and takes it soon; the status says offline.
+    pub async fn stop(self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        for slot in self.slots.values() {
+            slot.close();
+        }
+        let threads = self.threads;
+        let joined = tokio::task::spawn_blocking(move || {
+            for thread in threads {
+                let _ = thread.join();
+            }
+        });
+        let _ = joined.await;
+        drop(self.jobs);
+        self.stop.send_replace(true);
+        let _ = self.link.await;
+        // The link held the last sender of the queue, so the worker ends after its last job.
+        let worker = self.worker;
+        let _ = tokio::task::spawn_blocking(move || worker.join()).await;
+    }
+}
+
+/// What to do with a message that comes in: a command goes to the worker, or is answered at once.
+fn incoming(
+    topics: Topics,
+    jobs: SyncSender<Job>,
+    outbox: Arc<Outbox>,
+) -> Box<dyn Fn(Incoming) + Send> {
+    let made = AtomicU64::new(0);
+    Box::new(move |message| {
+        let number = made.fetch_add(1, Ordering::Relaxed);
+        let now = OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000;
+        let id = format!("c{now:x}-{number}");
+        let parsed = command::parse(&message.topic, &message.payload, message.envelope, id);
+        let refused = match parsed {
+            Err(refused) => Some(refused),
+            Ok(command) => {
+                let reply = command.reply.clone();
+                let job = Job::Command {
+                    command: Box::new(command),
+                    since: Instant::now(),
+                };
+                match jobs.try_send(job) {
+                    Ok(()) => None,
+                    Err(_) => Some((reply, format!("busy: {QUEUE} jobs are waiting already"))),
+                }
+            }
+        };
+        if let Some((reply, reason)) = refused {
+            tracing::warn!(topic = message.topic, "command refused: {reason}");
+            if let Err(e) = outbox.store(vec![refusal(&topics, &reply, &reason)]) {
+                tracing::error!("{e}");
+            }
+        }
+    })
+}
+
+/// A watch's thread: every new frame goes past its trigger.
+fn watch(config: &Arc<WatchConfig>, when: &When, slot: &Slot, jobs: &SyncSender<Job>) {
+    let mut trigger = when.trigger();
+    let mut seen = 0;
+    while !slot.closed() {
+        let Some(frame) = slot.newer_than(seen, WATCH_WAIT) else {
+            continue;
+        };
+        seen = frame.number;
+        let now = Instant::now();
+        if !trigger.fires(&frame, now) {
+            continue;
+        }
+        let job = Job::Look {
+            watch: Arc::clone(config),
+            frame,
+            since: now,
+        };
+        match jobs.try_send(job) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => {
+                tracing::warn!(watch = config.name, "busy: a frame was not looked at");
+            }
+            Err(TrySendError::Disconnected(_)) => return,
+        }
+    }
+}
+
+fn thread(what: &'static str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name(what.to_owned())
+        .spawn(run)
+        .map_err(|e| AgentError::Start {
+            what,
+            reason: e.to_string(),
+        })
+}
+
+fn status(config: &Config, engine: &dyn Engine) -> Status {
+    Status {
+        state: State::Online,
+        device: config.device.name.clone(),
+        version: env!("CARGO_PKG_VERSION"),
+        model: engine.model(),
+        cameras: config.camera.iter().map(|c| c.name.clone()).collect(),
+        watches: config.watch.iter().map(|w| w.name.clone()).collect(),
+        at: None,
+    }
+}

@@ -1,0 +1,266 @@
+//! What is asked over MQTT. Everything in it is hostile until checked.
+
+use base64::Engine as _;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::config::LONGEST_QUESTION;
+use crate::engine::DrawRequest;
+use crate::frame::Picture;
+use crate::topic;
+
+/// The largest command, in bytes: room for a picture in base64.
+pub const LARGEST_COMMAND: usize = 8 << 20;
+/// The longest prompt, in bytes.
+pub const LONGEST_PROMPT: usize = 16 << 10;
+/// The most correlation data that is sent back, in bytes.
+pub const LONGEST_CORRELATION: usize = 1024;
+
+/// Where an answer goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplyTo {
+    /// The command's id, given or made.
+    pub id: String,
+    /// The response topic that was given.
+    pub topic: Option<String>,
+    /// Correlation data that was given.
+    pub correlation: Option<Vec<u8>>,
+}
+
+/// A checked command.
+#[derive(Debug, Clone)]
+pub struct Command {
+    /// Where the answer goes.
+    pub reply: ReplyTo,
+    /// After this time it is not done any more.
+    pub expires: Option<OffsetDateTime>,
+    /// What is to be done.
+    pub action: Action,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// Answer a question about a picture.
+    See {
+        /// The question.
+        ask: String,
+        /// The picture.
+        look: Look,
+    },
+    /// Draw.
+    Draw(DrawRequest),
+}
+
+/// Which picture a question is about.
+#[derive(Debug, Clone)]
+pub enum Look {
+    /// The newest frame of a camera; of the only one, if none is named.
+    Camera(Option<String>),
+    /// A picture that came with the command.
+    Picture(Picture),
+}
+
+/// What a message carried beside its payload.
+#[derive(Debug, Clone, Default)]
+pub struct Envelope {
+    /// The response topic.
+    pub response_topic: Option<String>,
+    /// The correlation data.
+    pub correlation: Option<Vec<u8>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Payload {
+    id: Option<String>,
+    expires: Option<String>,
+    #[serde(default)]
+    args: Map<String, Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SeeArgs {
+    ask: Option<String>,
+    camera: Option<String>,
+    image: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DrawArgs {
+    prompt: String,
+    size: Option<String>,
+    steps: Option<usize>,
+    guidance: Option<f32>,
+    seed: Option<u64>,
+}
+
+/// What is asked when a command names no question.
+pub const DEFAULT_QUESTION: &str = "what is in the picture?";
+
+/// Reads a command that came on `topic`. `new_id` is its id if it has none. A refusal comes with
+/// the address it is to be answered to.
+///
+/// # Errors
+/// The reason in words.
+pub fn parse(
+    topic: &str,
+    payload: &[u8],
+    envelope: Envelope,
+    new_id: String,
+) -> Result<Command, (ReplyTo, String)> {
+    let correlation = envelope.correlation;
+    let mut reply = ReplyTo {
+        id: new_id,
+        topic: envelope.response_topic.filter(|t| topic::is_publishable(t)),
+        correlation: correlation.filter(|c| c.len() <= LONGEST_CORRELATION),
+    };
+    let parsed = read(payload).and_then(|payload| {
+        if let Some(id) = &payload.id {
+            if !topic::is_id(id) {
+                return Err("id: 1 to 64 letters, digits, - and _ are accepted".to_owned());
+            }
+            reply.id.clone_from(id);
+        }
+        let expires = payload.expires.as_deref().map(time).transpose()?;
+        let name = topic::command_name(topic).unwrap_or_default();
+        Ok((expires, action(name, payload.args)?))
+    });
+    match parsed {
+        Ok((expires, action)) => Ok(Command {
+            reply,
+            expires,
+            action,
+        }),
+        Err(reason) => Err((reply, reason)),
+    }
+}
+
+fn read(payload: &[u8]) -> Result<Payload, String> {
+    if payload.len() > LARGEST_COMMAND {
+        let len = payload.len();
+        return Err(format!("{len} bytes; at most {LARGEST_COMMAND} are accepted"));
+    }
+    serde_json::from_slice(payload).map_err(|e| format!("the command is not understood: {e}"))
+}
+
+fn time(text: &str) -> Result<OffsetDateTime, String> {
+    OffsetDateTime::parse(text, &Rfc3339)
+        .map_err(|_| "expires: a time as 2026-01-31T12:00:00Z is expected".to_owned())
+}
+
+fn action(name: &str, args: Map<String, Value>) -> Result<Action, String> {
+    let args = Value::Object(args);
+    let wrong = |e: serde_json::Error| format!("args: {e}");
+    match name {
+        "see" => see(serde_json::from_value(args).map_err(wrong)?),
+        "draw" => draw(serde_json::from_value(args).map_err(wrong)?),
+        _ => Err(format!("there is no command \"{name}\"; known are see and draw")),
+    }
+}
+
+fn see(args: SeeArgs) -> Result<Action, String> {
+    let ask = args.ask.unwrap_or_else(|| DEFAULT_QUESTION.to_owned());
+    if ask.len() > LONGEST_QUESTION {
+        return Err(format!("ask: at most {LONGEST_QUESTION} bytes are accepted"));
+    }
+    let look = match (args.image, args.camera) {
+        (Some(_), Some(_)) => return Err("args: either image or camera, not both".to_owned()),
+        (Some(image), None) => {
+            let bytes = base64::engine::general_purpose::STANDARD
+                .decode(image)
+                .map_err(|e| format!("image: it is no base64: {e}"))?;
+            Look::Picture(Picture::decode(&bytes).map_err(|e| format!("image: {e}"))?)
+        }
+        (None, camera) => Look::Camera(camera),
+    };
+    Ok(Action::See { ask, look })
+}
+
+fn draw(args: DrawArgs) -> Result<Action, String> {
+    if args.prompt.len() > LONGEST_PROMPT {
+        return Err(format!("prompt: at most {LONGEST_PROMPT} bytes are accepted"));
+    }
+    let size = args.size.as_deref().map(size).transpose()?;
+    Ok(Action::Draw(DrawRequest {
+        prompt: args.prompt,
+        size,
+        steps: args.steps,
+        guidance: args.guidance,
+        seed: args.seed,
+    }))
+}
+
+/// Reads `WIDTHxHEIGHT`.
+///
+/// # Errors
+/// The reason in words.
+pub fn size(text: &str) -> Result<(usize, usize), String> {
+    let sides = text.split_once('x').map(|(w, h)| (w.parse(), h.parse()));
+    match sides {
+        Some((Ok(w), Ok(h))) => Ok((w, h)),
+        _ => Err(format!("size: \"{text}\" is not understood; WIDTHxHEIGHT is expected")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(name: &str, payload: &str) -> Result<Command, (ReplyTo, String)> {
+        let topic = format!("kinglet/porch/command/{name}");
+        parse(&topic, payload.as_bytes(), Envelope::default(), "new".to_owned())
+    }
+
+    #[test]
+    fn a_drawing_has_the_command_lines_names() {
+        let command = parsed(
+            "draw",
+            r#"{"id": "a1", "args": {"prompt": "a cat", "size": "64x32", "steps": 4, "seed": 7}}"#,
+        )
+        .unwrap();
+        assert_eq!(command.reply.id, "a1");
+        let Action::Draw(request) = command.action else {
+            panic!("no drawing")
+        };
+        assert_eq!(request.size, Some((64, 32)));
+        assert_eq!((request.steps, request.seed, request.guidance), (Some(4), Some(7), None));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused_in_words() {
+        let long = format!(r#"{{"args": {{"prompt": "{}"}}}}"#, "a".repeat(1 << 20));
+        for (name, payload, word) in [
+            ("draw", "", "not understood"),
+            ("draw", "[]", "not understood"),
+            ("draw", "{}", "prompt"),
+            ("draw", r#"{"args": {"prompt": "a", "colour": 1}}"#, "colour"),
+            ("draw", r#"{"args": {"prompt": "a", "size": "big"}}"#, "WIDTHxHEIGHT"),
+            ("draw", r#"{"id": "a/b", "args": {"prompt": "a"}}"#, "id"),
+            ("draw", r#"{"expires": "soon", "args": {"prompt": "a"}}"#, "expires"),
+            ("draw", &long, "prompt"),
+            ("see", r#"{"args": {"image": "!"}}"#, "base64"),
+            ("see", r#"{"args": {"image": "AAAA"}}"#, "image"),
+            ("sing", "{}", "sing"),
+        ] {
+            let (_, reason) = parsed(name, payload).unwrap_err();
+            assert!(reason.contains(word), "{payload:.40}: {reason}");
+        }
+    }
+
+    #[test]
+    fn a_response_topic_with_wildcards_is_not_used() {
+        let envelope = Envelope {
+            response_topic: Some("a/#".to_owned()),
+            correlation: Some(vec![1]),
+        };
+        let payload = br#"{"args": {"prompt": "a"}}"#;
+        let command = parse("kinglet/p/command/draw", payload, envelope, "n".to_owned()).unwrap();
+        assert_eq!(command.reply.topic, None);
+        assert_eq!(command.reply.correlation, Some(vec![1]));
+    }
+}

@@ -1,0 +1,264 @@
+//! What a user writes. Unknown keys are refused by name; paths are relative to the file.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::camera::CameraSource;
+use crate::error::{AgentError, Result};
+use crate::topic;
+use crate::trigger::When;
+
+/// A configuration file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// This device.
+    pub device: DeviceConfig,
+    /// The broker.
+    pub broker: BrokerConfig,
+    /// The model.
+    #[serde(default)]
+    pub model: ModelConfig,
+    /// The outbox.
+    #[serde(default)]
+    pub outbox: OutboxConfig,
+    /// The cameras.
+    #[serde(default)]
+    pub camera: Vec<CameraConfig>,
+    /// What to look for.
+    #[serde(default)]
+    pub watch: Vec<WatchConfig>,
+}
+
+/// `[device]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceConfig {
+    /// 1 to 64 of a-z, 0-9 and `-`; it is the MQTT client id too.
+    pub name: String,
+    /// Groups whose commands it follows.
+    #[serde(default)]
+    pub groups: Vec<String>,
+    /// Where state is kept; by default a folder of the user's state directory.
+    #[serde(default)]
+    pub state: Option<PathBuf>,
+}
+
+/// `[broker]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BrokerConfig {
+    /// `mqtt://HOST:PORT`.
+    pub url: String,
+    /// Accepts an unencrypted connection to another machine.
+    #[serde(default)]
+    pub allow_insecure: bool,
+}
+
+/// `[model]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// The model; left out: the bundled one.
+    #[serde(default)]
+    pub file: Option<PathBuf>,
+}
+
+/// `[outbox]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OutboxConfig {
+    /// Bytes of messages that are kept while the broker is away.
+    pub max_bytes: u64,
+}
+
+impl Default for OutboxConfig {
+    fn default() -> Self {
+        OutboxConfig {
+            max_bytes: 64 << 20,
+        }
+    }
+}
+
+/// `[[camera]]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CameraConfig {
+    /// What watches and commands call it.
+    pub name: String,
+    /// `folder:DIR`, with `?fps=N`.
+    pub source: String,
+}
+
+/// `[[watch]]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WatchConfig {
+    /// What events call it.
+    pub name: String,
+    /// The camera it looks through.
+    pub camera: String,
+    /// `motion` or `every:DURATION`.
+    pub when: String,
+    /// The question.
+    pub ask: String,
+    /// What is published: `answer`, `picture`.
+    #[serde(default = "answer_only")]
+    pub publish: Vec<Publish>,
+}
+
+/// What a watch publishes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Publish {
+    /// The event with its answer.
+    Answer,
+    /// The picture that was looked at.
+    Picture,
+}
+
+fn answer_only() -> Vec<Publish> {
+    vec![Publish::Answer]
+}
+
+/// Where the broker is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokerAddress {
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+/// The longest question, in bytes.
+pub const LONGEST_QUESTION: usize = 4096;
+
+impl Config {
+    /// Makes relative paths relative to `folder`.
+    pub fn relative_to(&mut self, folder: &Path) {
+        let paths = [&mut self.device.state, &mut self.model.file];
+        for path in paths.into_iter().flatten() {
+            *path = folder.join(&path);
+        }
+    }
+
+    /// Checks what cannot be said in types.
+    ///
+    /// # Errors
+    /// [`AgentError::Config`] naming the key.
+    pub fn check(&self) -> Result<()> {
+        if !topic::is_name(&self.device.name) {
+            return Err(name_error("device.name", &self.device.name));
+        }
+        for group in &self.device.groups {
+            if !topic::is_name(group) {
+                return Err(name_error("device.groups", group));
+            }
+        }
+        self.broker.address()?;
+        for (i, camera) in self.camera.iter().enumerate() {
+            if !topic::is_name(&camera.name) {
+                return Err(name_error("camera.name", &camera.name));
+            }
+            if self.camera[..i].iter().any(|c| c.name == camera.name) {
+                return Err(error("camera.name", &camera.name, "is used twice"));
+            }
+            CameraSource::parse(&camera.source)?;
+        }
+        for (i, watch) in self.watch.iter().enumerate() {
+            if !topic::is_name(&watch.name) {
+                return Err(name_error("watch.name", &watch.name));
+            }
+            if self.watch[..i].iter().any(|w| w.name == watch.name) {
+                return Err(error("watch.name", &watch.name, "is used twice"));
+            }
+            if !self.camera.iter().any(|c| c.name == watch.camera) {
+                return Err(error("watch.camera", &watch.camera, "is no camera of this file"));
+            }
+            if watch.ask.len() > LONGEST_QUESTION {
+                let expected = format!("is too long; at most {LONGEST_QUESTION} bytes are accepted");
+                return Err(error("watch.ask", &watch.name, &expected));
+            }
+            When::parse(&watch.when)?;
+        }
+        Ok(())
+    }
+}
+
+impl BrokerConfig {
+    /// Host and port.
+    ///
+    /// # Errors
+    /// [`AgentError::Config`] if the URL is no `mqtt://HOST:PORT`, or would carry plain text to
+    /// another machine without `allow_insecure`.
+    pub fn address(&self) -> Result<BrokerAddress> {
+        let refuse = |expected: &str| error("broker.url", &self.url, expected);
+        let Some(rest) = self.url.strip_prefix("mqtt://") else {
+            return Err(refuse(
+                "is not understood; mqtt://HOST:PORT is expected (mqtts:// comes with a later version)",
+            ));
+        };
+        let rest = rest.trim_end_matches('/');
+        let (host, port) = match rest.rsplit_once(':') {
+            Some((host, port)) => (host, port.parse().ok()),
+            None => (rest, Some(1883)),
+        };
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let port = port.filter(|p| *p != 0);
+        let (false, Some(port)) = (host.is_empty() || host.contains(['/', '@']), port) else {
+            return Err(refuse("is not understood; mqtt://HOST:PORT is expected"));
+        };
+        let loopback = host == "localhost"
+            || host
+                .parse::<std::net::IpAddr>()
+                .is_ok_and(|ip| ip.is_loopback());
+        if !loopback && !self.allow_insecure {
+            return Err(refuse(
+                "would carry pictures and answers unencrypted to another machine; [broker] allow_insecure = true accepts that",
+            ));
+        }
+        Ok(BrokerAddress {
+            host: host.to_owned(),
+            port,
+        })
+    }
+}
+
+pub(crate) fn error(field: &str, value: &str, expected: &str) -> AgentError {
+    AgentError::Config {
+        field: field.to_owned(),
+        value: value.to_owned(),
+        expected: expected.to_owned(),
+    }
+}
+
+fn name_error(field: &str, value: &str) -> AgentError {
+    error(field, value, "is no name: 1 to 64 of a-z, 0-9 and - are accepted")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(url: &str, allow_insecure: bool) -> Result<BrokerAddress> {
+        BrokerConfig {
+            url: url.to_owned(),
+            allow_insecure,
+        }
+        .address()
+    }
+
+    #[test]
+    fn plain_text_to_another_machine_must_be_asked_for() {
+        assert_eq!(address("mqtt://localhost:1884", false).unwrap().port, 1884);
+        assert_eq!(address("mqtt://127.0.0.1", false).unwrap().port, 1883);
+        assert_eq!(address("mqtt://[::1]:99", false).unwrap().host, "::1");
+        let refused = address("mqtt://broker.example:1883", false).unwrap_err();
+        assert!(refused.to_string().contains("allow_insecure"), "{refused}");
+        assert!(address("mqtt://broker.example:1883", true).is_ok());
+        for url in ["", "http://localhost", "mqtt://", "mqtt://h:0", "mqtt://h:99999", "mqtt://a/b"] {
+            assert!(address(url, true).is_err(), "{url}");
+        }
+    }
+}

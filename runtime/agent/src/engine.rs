@@ -1,0 +1,70 @@
+//! What the agent needs of a model.
+
+use std::ops::ControlFlow;
+
+use serde::Serialize;
+
+use crate::frame::Picture;
+
+/// Why an engine did not answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// It was asked to stop.
+    #[error("cancelled")]
+    Cancelled,
+    /// It cannot do this; the text says why.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Which model answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ModelInfo {
+    /// Its name.
+    pub name: String,
+    /// The hash of its file.
+    pub sha256: String,
+}
+
+/// What is to be drawn. What is left out is the model's default.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DrawRequest {
+    /// What is in the picture.
+    pub prompt: String,
+    /// Width and height in pixels.
+    pub size: Option<(usize, usize)>,
+    /// Steps.
+    pub steps: Option<usize>,
+    /// Guidance scale.
+    pub guidance: Option<f32>,
+    /// Where the noise comes from.
+    pub seed: Option<u64>,
+}
+
+/// Sees and draws. Both block while they compute; the agent calls them from a thread of its own.
+/// Work is cancelled by returning [`ControlFlow::Break`] from its callback.
+pub trait Engine: Send + Sync {
+    /// Which model it is.
+    fn model(&self) -> ModelInfo;
+
+    /// Answers a question about a picture. `on_text` gets the answer piece by piece.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    fn see(
+        &self,
+        picture: &Picture,
+        ask: &str,
+        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<String, EngineError>;
+
+    /// Draws a picture. `progress` gets the steps done and all steps, after each.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    fn draw(
+        &self,
+        request: &DrawRequest,
+        progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    ) -> Result<Picture, EngineError>;
+}

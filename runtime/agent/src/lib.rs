@@ -1,0 +1,39 @@
+//! Frames in, answers out: the agent around any engine that sees and draws.
+//!
+//! # Layout
+//! - [`config`]: what a user writes; unknown keys are refused by name.
+//! - [`engine`]: the trait [`Engine`]: what the agent needs of a model.
+//! - [`frame`]: [`Frame`], a picture of a camera.
+//! - [`camera`]: sources of frames, one file a kind; [`slot`]: the newest frame, older ones are
+//!   dropped and counted.
+//! - [`trigger`]: when a frame is looked at, one file a kind.
+//! - [`message`]: the payloads on the wire; [`topic`]: their topics; [`command`]: what is asked over
+//!   MQTT, checked.
+//! - [`outbox`]: messages on disk until the broker has them.
+//! - [`link`]: the one task that talks to the broker.
+//! - [`worker`]: the one thread that computes.
+//! - [`agent`](mod@agent): [`Agent`], all of it wired together.
+//! - [`error`]: what is refused.
+//!
+//! The agent knows no tensors and not which model sits behind [`Engine`].
+
+pub mod agent;
+pub mod camera;
+pub mod command;
+pub mod config;
+pub mod engine;
+pub mod error;
+pub mod frame;
+pub mod link;
+pub mod message;
+pub mod outbox;
+pub mod slot;
+pub mod topic;
+pub mod trigger;
+pub mod worker;
+
+pub use agent::Agent;
+pub use config::Config;
+pub use engine::{DrawRequest, Engine, EngineError, ModelInfo};
+pub use error::{AgentError, Result};
+pub use frame::{Frame, Picture};

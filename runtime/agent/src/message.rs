@@ -1,0 +1,135 @@
+//! Payloads on the wire.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::engine::ModelInfo;
+
+/// What kind of news an event is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EventType {
+    /// Something was seen for the first time.
+    New,
+}
+
+/// `kinglet/D/event`
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Event {
+    /// The same in every copy of this event.
+    pub id: String,
+    /// Grows by one with every stored event of the device, across restarts.
+    pub seq: u64,
+    /// What kind of news it is.
+    #[serde(rename = "type")]
+    pub kind: EventType,
+    /// When the frame was taken, RFC 3339.
+    pub at: String,
+    /// The camera.
+    pub camera: String,
+    /// The watch.
+    pub watch: String,
+    /// The answer.
+    pub answer: Value,
+    /// Which model answered.
+    pub model: ModelInfo,
+    /// Milliseconds by stage.
+    pub timing: Timing,
+    /// The topic of the picture, if it is published.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub picture: Option<String>,
+}
+
+/// Milliseconds by stage.
+pub type Timing = BTreeMap<&'static str, u64>;
+
+/// `kinglet/D/status`
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Status {
+    /// Whether it is there.
+    pub state: State,
+    /// The device's name.
+    pub device: String,
+    /// The program's version.
+    pub version: &'static str,
+    /// Which model it runs.
+    pub model: ModelInfo,
+    /// Its cameras.
+    pub cameras: Vec<String>,
+    /// Its watches.
+    pub watches: Vec<String>,
+    /// When it came, RFC 3339; none in the will, which the broker publishes later.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
+}
+
+/// Whether a device is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It is connected.
+    Online,
+    /// It has left, or the broker has lost it.
+    Offline,
+}
+
+/// What answers a command: progress, then one result or one error.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Reply {
+    /// A step is done.
+    Progress {
+        /// The command.
+        id: String,
+        /// Steps done.
+        step: usize,
+        /// All steps.
+        of: usize,
+    },
+    /// It is done.
+    Result {
+        /// The command.
+        id: String,
+        /// What came out.
+        result: Outcome,
+        /// Milliseconds by stage.
+        timing: Timing,
+    },
+    /// It could not be done.
+    Error {
+        /// The command.
+        id: String,
+        /// Why not.
+        error: String,
+    },
+}
+
+/// What came out of a command.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// An answer.
+    Answer(Value),
+    /// The topic of a picture.
+    Picture(String),
+}
+
+/// A payload as JSON bytes.
+pub fn json(payload: &impl Serialize) -> Vec<u8> {
+    // These types hold no maps with keys that are no strings, which is all that could fail.
+    serde_json::to_vec(payload).unwrap_or_default()
+}
+
+/// A time as RFC 3339 with milliseconds.
+pub fn rfc3339(at: OffsetDateTime) -> String {
+    let millis = at.millisecond();
+    at.replace_millisecond(millis)
+        .and_then(|t| t.replace_nanosecond(u32::from(millis) * 1_000_000))
+        .ok()
+        .and_then(|t| t.format(&Rfc3339).ok())
+        .unwrap_or_default()
+}

@@ -1,0 +1,113 @@
+//! The newest frame of a camera. Whoever is slow sees fewer frames, never old ones.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::frame::Frame;
+
+/// Holds the newest frame of one camera.
+#[derive(Debug, Default)]
+pub struct Slot {
+    newest: Mutex<Option<Arc<Frame>>>,
+    changed: Condvar,
+    dropped: AtomicU64,
+    closed: AtomicBool,
+}
+
+impl Slot {
+    /// Puts a newer frame in. The old one is gone.
+    pub fn put(&self, frame: Frame) {
+        *self.lock() = Some(Arc::new(frame));
+        self.changed.notify_all();
+    }
+
+    /// The newest frame, if there has been one.
+    pub fn newest(&self) -> Option<Arc<Frame>> {
+        self.lock().clone()
+    }
+
+    /// Waits for a frame with a number above `seen`; none after `timeout` or once the slot is
+    /// closed. Frames that came and went in between are counted as dropped.
+    pub fn newer_than(&self, seen: u64, timeout: Duration) -> Option<Arc<Frame>> {
+        let newest = self.lock();
+        let waiting = |f: &mut Option<Arc<Frame>>| {
+            !self.closed() && f.as_ref().is_none_or(|f| f.number <= seen)
+        };
+        let (newest, _) = self
+            .changed
+            .wait_timeout_while(newest, timeout, waiting)
+            .unwrap_or_else(PoisonError::into_inner);
+        let frame = newest.clone().filter(|f| f.number > seen)?;
+        if seen > 0 {
+            self.dropped
+                .fetch_add(frame.number - seen - 1, Ordering::Relaxed);
+        }
+        Some(frame)
+    }
+
+    /// Frames that nobody had time for.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Wakes everybody who waits: no more frames will come.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.changed.notify_all();
+    }
+
+    /// Whether the slot has been closed.
+    pub fn closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Frame>>> {
+        // The value is replaced as a whole: a panic elsewhere cannot leave half a frame.
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::OffsetDateTime;
+
+    use super::*;
+    use crate::frame::Picture;
+
+    fn frame(number: u64) -> Frame {
+        Frame {
+            number,
+            at: OffsetDateTime::UNIX_EPOCH,
+            picture: Picture {
+                width: 1,
+                height: 1,
+                rgb: vec![0; 3].into(),
+            },
+        }
+    }
+
+    #[test]
+    fn a_slow_reader_gets_the_newest_frame_and_the_others_are_counted() {
+        let slot = Slot::default();
+        let wait = Duration::from_millis(1);
+        assert!(slot.newer_than(0, wait).is_none());
+        slot.put(frame(1));
+        assert_eq!(slot.newer_than(0, wait).unwrap().number, 1);
+        assert!(slot.newer_than(1, wait).is_none());
+        for number in 2..=5 {
+            slot.put(frame(number));
+        }
+        assert_eq!(slot.newer_than(1, wait).unwrap().number, 5);
+        assert_eq!(slot.dropped(), 3);
+    }
+
+    #[test]
+    fn closing_wakes_a_waiting_reader() {
+        let slot = Arc::new(Slot::default());
+        let other = Arc::clone(&slot);
+        let reader = std::thread::spawn(move || other.newer_than(0, Duration::from_secs(60)));
+        slot.close();
+        assert!(reader.join().unwrap().is_none());
+    }
+}

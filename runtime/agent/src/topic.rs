@@ -1,0 +1,80 @@
+//! Topics (docs/architecture.md has the table).
+
+/// The first level of every topic.
+pub const PREFIX: &str = "kinglet";
+
+/// Whether this may be a level of a topic: 1 to 64 of a-z, 0-9 and `-`.
+pub fn is_name(s: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    (1..=64).contains(&s.len()) && s.bytes().all(allowed)
+}
+
+/// Whether this may be the id of a command: 1 to 64 of letters, digits, `-` and `_`.
+pub fn is_id(s: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    (1..=64).contains(&s.len()) && s.bytes().all(allowed)
+}
+
+/// Whether a client may publish on this topic: no wildcards, no NUL, not the broker's own.
+pub fn is_publishable(s: &str) -> bool {
+    (1..=256).contains(&s.len()) && !s.starts_with('$') && !s.contains(['+', '#', '\0'])
+}
+
+/// The topics of one device.
+#[derive(Debug, Clone)]
+pub struct Topics {
+    device: String,
+}
+
+impl Topics {
+    /// The topics of the device with this name.
+    pub fn new(device: &str) -> Self {
+        Topics {
+            device: device.to_owned(),
+        }
+    }
+
+    /// Retained: whether it is there, and what it is.
+    pub fn status(&self) -> String {
+        self.of("status")
+    }
+
+    /// Events.
+    pub fn event(&self) -> String {
+        self.of("event")
+    }
+
+    /// A picture.
+    pub fn image(&self, id: &str) -> String {
+        self.of(&format!("image/{id}"))
+    }
+
+    /// Retained: the newest picture of a watch.
+    pub fn latest(&self, watch: &str) -> String {
+        self.of(&format!("latest/{watch}"))
+    }
+
+    /// The result of a command without a response topic.
+    pub fn result(&self, id: &str) -> String {
+        self.of(&format!("result/{id}"))
+    }
+
+    /// What the device subscribes to: its own commands and those of its groups.
+    pub fn subscriptions(&self, groups: &[String]) -> Vec<String> {
+        let groups = groups
+            .iter()
+            .map(|g| format!("{PREFIX}/group/{g}/command/+"));
+        std::iter::once(self.of("command/+")).chain(groups).collect()
+    }
+
+    fn of(&self, rest: &str) -> String {
+        format!("{PREFIX}/{}/{rest}", self.device)
+    }
+}
+
+/// The name of the command that a topic carries.
+pub fn command_name(topic: &str) -> Option<&str> {
+    let rest = topic.strip_prefix(PREFIX)?.strip_prefix('/')?;
+    let (_, name) = rest.split_once("/command/")?;
+    is_name(name).then_some(name)
+}

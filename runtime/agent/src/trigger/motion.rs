@@ -1,0 +1,158 @@
+//! Motion: the scene differs from the one that was last looked at, and has become still.
+
+use std::time::{Duration, Instant};
+
+use super::Trigger;
+use crate::frame::{Frame, Picture};
+
+/// Frames are compared as brightness on a grid of this side: coarse enough that a camera's noise
+/// averages out.
+const SIDE: usize = 32;
+
+/// Compares frames.
+#[derive(Debug)]
+pub struct Motion {
+    /// Difference of a cell's brightness that counts as changed, 0 to 255.
+    pub threshold: f32,
+    /// Share of the cells that must have changed.
+    pub min_area: f32,
+    /// Frames without motion after which a scene counts as still.
+    pub still_frames: u32,
+    /// A scene that does not become still is looked at after this time.
+    pub max_wait: Duration,
+    looked_at: Option<Grid>,
+    previous: Option<Grid>,
+    still: u32,
+    changed_since: Option<Instant>,
+}
+
+impl Default for Motion {
+    fn default() -> Self {
+        Motion {
+            threshold: 14.0,
+            min_area: 0.01,
+            still_frames: 2,
+            max_wait: Duration::from_secs(5),
+            looked_at: None,
+            previous: None,
+            still: 0,
+            changed_since: None,
+        }
+    }
+}
+
+type Grid = Vec<f32>;
+
+/// How fast the scene that was looked at follows slow changes of light, a frame.
+const ADAPTATION: f32 = 0.05;
+
+impl Trigger for Motion {
+    fn fires(&mut self, frame: &Frame, now: Instant) -> bool {
+        let grid = brightness(&frame.picture);
+        let moving = match &self.previous {
+            Some(previous) => self.differ(previous, &grid),
+            None => false,
+        };
+        self.still = if moving { 0 } else { self.still + 1 };
+        let changed = match &self.looked_at {
+            Some(looked_at) => self.differ(looked_at, &grid),
+            None => true,
+        };
+        self.previous = Some(grid.clone());
+        if !changed {
+            self.changed_since = None;
+            if let Some(looked_at) = &mut self.looked_at {
+                for (old, new) in looked_at.iter_mut().zip(&grid) {
+                    *old += ADAPTATION * (new - *old);
+                }
+            }
+            return false;
+        }
+        let since = *self.changed_since.get_or_insert(now);
+        let fires = self.still >= self.still_frames || now.duration_since(since) >= self.max_wait;
+        if fires {
+            self.looked_at = Some(grid);
+            self.changed_since = None;
+        }
+        fires
+    }
+}
+
+impl Motion {
+    fn differ(&self, a: &Grid, b: &Grid) -> bool {
+        let changed = a.iter().zip(b).filter(|(a, b)| (*a - *b).abs() > self.threshold);
+        changed.count() as f32 >= self.min_area * (SIDE * SIDE) as f32
+    }
+}
+
+/// The mean brightness (Rec. 601) of every cell of a grid over the picture.
+fn brightness(picture: &Picture) -> Grid {
+    let (width, height) = (picture.width as usize, picture.height as usize);
+    let mut sums = vec![(0.0f32, 0u32); SIDE * SIDE];
+    for (y, row) in picture.rgb.chunks_exact(width * 3).enumerate() {
+        let line = y * SIDE / height * SIDE;
+        for (x, p) in row.chunks_exact(3).enumerate() {
+            let cell = &mut sums[line + x * SIDE / width];
+            cell.0 += 0.299 * f32::from(p[0]) + 0.587 * f32::from(p[1]) + 0.114 * f32::from(p[2]);
+            cell.1 += 1;
+        }
+    }
+    let mean = |(sum, count): (f32, u32)| if count == 0 { 0.0 } else { sum / count as f32 };
+    sums.into_iter().map(mean).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use time::OffsetDateTime;
+
+    use super::*;
+
+    /// A grey frame with a white square of `size` pixels at `left`.
+    fn frame(left: usize, size: usize) -> Frame {
+        let mut rgb = vec![100; 64 * 64 * 3];
+        for y in 20..20 + size {
+            for x in left..left + size {
+                rgb[(y * 64 + x) * 3..][..3].fill(255);
+            }
+        }
+        Frame {
+            number: 1,
+            at: OffsetDateTime::UNIX_EPOCH,
+            picture: Picture {
+                width: 64,
+                height: 64,
+                rgb: rgb.into(),
+            },
+        }
+    }
+
+    fn fired(frames: &[Frame], period: Duration) -> Vec<usize> {
+        let mut motion = Motion::default();
+        let start = Instant::now();
+        let at = |i: usize| start + period * i as u32;
+        let fires = |(i, f)| motion.fires(f, at(i)).then_some(i);
+        frames.iter().enumerate().filter_map(fires).collect()
+    }
+
+    #[test]
+    fn a_scene_is_looked_at_once_it_is_still_and_not_again() {
+        let mut frames = vec![frame(0, 0); 5];
+        frames.extend([frame(4, 16), frame(12, 16)]);
+        frames.extend(vec![frame(20, 16); 6]);
+        // The first scene when it is still, the next two still frames after the square stopped.
+        assert_eq!(fired(&frames, Duration::from_millis(100)), [1, 9]);
+    }
+
+    #[test]
+    fn a_change_below_the_least_area_is_ignored() {
+        let mut frames = vec![frame(0, 0); 4];
+        frames.extend(vec![frame(20, 3); 6]);
+        assert_eq!(fired(&frames, Duration::from_millis(100)), [1]);
+    }
+
+    #[test]
+    fn a_scene_that_never_becomes_still_is_looked_at_all_the_same() {
+        let frames: Vec<Frame> = (0..30).map(|i| frame(i * 7 % 44, 16)).collect();
+        assert_eq!(fired(&frames, Duration::from_secs(1)), [5, 11, 17, 23, 29]);
+    }
+}

@@ -1,0 +1,304 @@
+//! The one thread that computes. It takes frames to look at and commands from a bounded queue.
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
+use std::time::Instant;
+
+use serde_json::Value;
+use time::OffsetDateTime;
+use tokio::sync::mpsc;
+
+use crate::command::{Action, Command, Look, ReplyTo};
+use crate::config::{Publish, WatchConfig};
+use crate::engine::{DrawRequest, Engine, EngineError};
+use crate::frame::{Frame, Picture};
+use crate::message::{Event, EventType, Outcome, Reply, Timing, json, rfc3339};
+use crate::outbox::{Class, Header, Message, Outbox};
+use crate::slot::Slot;
+use crate::topic::Topics;
+
+/// Jobs that may wait.
+pub const QUEUE: usize = 16;
+/// Answers that are kept for commands that come twice.
+const ANSWERS: usize = 64;
+
+/// Something to compute.
+#[derive(Debug)]
+pub enum Job {
+    /// A frame that a watch's trigger has chosen.
+    Look {
+        /// The watch.
+        watch: Arc<WatchConfig>,
+        /// The frame.
+        frame: Arc<Frame>,
+        /// When it was chosen.
+        since: Instant,
+    },
+    /// A command.
+    Command {
+        /// The command.
+        command: Box<Command>,
+        /// When it came.
+        since: Instant,
+    },
+}
+
+/// Computes.
+pub(crate) struct Worker {
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) topics: Topics,
+    pub(crate) slots: HashMap<String, Arc<Slot>>,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) progress: mpsc::Sender<Message>,
+    /// Set when the agent stops: what is being computed is given up.
+    pub(crate) stopping: Arc<AtomicBool>,
+}
+
+impl Worker {
+    /// Runs until the queue is closed.
+    pub(crate) fn run(&self, jobs: &Receiver<Job>) {
+        let mut answers = VecDeque::new();
+        while let Ok(job) = jobs.recv() {
+            match job {
+                Job::Look {
+                    watch,
+                    frame,
+                    since,
+                } => self.look(&watch, &frame, since),
+                Job::Command { command, since } => self.command(&mut answers, &command, since),
+            }
+        }
+    }
+
+    fn look(&self, watch: &WatchConfig, frame: &Frame, since: Instant) {
+        let started = Instant::now();
+        let answer = match self.see(&frame.picture, &watch.ask) {
+            Ok(answer) => answer,
+            Err(e) => {
+                tracing::error!(watch = watch.name, "{e}");
+                return;
+            }
+        };
+        let timing = timing(since, started, "see");
+        let wants = |what| watch.publish.contains(&what);
+        let jpeg = if wants(Publish::Picture) {
+            frame.picture.to_jpeg().ok()
+        } else {
+            None
+        };
+        let stored = self.outbox.store_event(|seq| {
+            let id = format!("{:x}-{seq}", frame.at.unix_timestamp());
+            let mut messages = Vec::new();
+            let picture = jpeg.map(|jpeg| {
+                let topic = self.topics.image(&id);
+                messages.push(picture(&topic, "image/jpeg", false, jpeg.clone()));
+                let latest = self.topics.latest(&watch.name);
+                messages.push(picture(&latest, "image/jpeg", true, jpeg));
+                topic
+            });
+            if wants(Publish::Answer) {
+                let event = Event {
+                    id,
+                    seq,
+                    kind: EventType::New,
+                    at: rfc3339(frame.at),
+                    camera: watch.camera.clone(),
+                    watch: watch.name.clone(),
+                    answer: Value::String(answer),
+                    model: self.engine.model(),
+                    timing,
+                    picture,
+                };
+                messages.push(message(&self.topics.event(), Class::Event, json(&event), None));
+            }
+            messages
+        });
+        if let Err(e) = stored {
+            tracing::error!(watch = watch.name, "the event is lost: {e}");
+        }
+    }
+
+    fn command(
+        &self,
+        answers: &mut VecDeque<(String, Vec<Message>)>,
+        command: &Command,
+        since: Instant,
+    ) {
+        let reply = &command.reply;
+        // A repeat is answered again and not done again.
+        if let Some((_, messages)) = answers.iter().find(|(id, _)| *id == reply.id) {
+            self.keep(messages.clone());
+            return;
+        }
+        let messages = if command.expires.is_some_and(|t| t < OffsetDateTime::now_utc()) {
+            vec![refusal(&self.topics, reply, "it has expired")]
+        } else {
+            match &command.action {
+                Action::See { ask, look } => self.answer(reply, ask, look, since),
+                Action::Draw(request) => self.drawing(reply, request, since),
+            }
+        };
+        if answers.len() == ANSWERS {
+            answers.pop_front();
+        }
+        answers.push_back((reply.id.clone(), messages.clone()));
+        self.keep(messages);
+    }
+
+    fn answer(&self, reply: &ReplyTo, ask: &str, look: &Look, since: Instant) -> Vec<Message> {
+        let started = Instant::now();
+        let answer = self.find(look).and_then(|picture| {
+            self.see(&picture, ask)
+                .map_err(|e| e.to_string())
+        });
+        vec![match answer {
+            Ok(answer) => {
+                let timing = timing(since, started, "see");
+                let outcome = Outcome::Answer(Value::String(answer));
+                self.result(reply, outcome, timing)
+            }
+            Err(e) => refusal(&self.topics, reply, &e),
+        }]
+    }
+
+    fn drawing(&self, reply: &ReplyTo, request: &DrawRequest, since: Instant) -> Vec<Message> {
+        let started = Instant::now();
+        let mut progress = |step, of| {
+            let payload = Reply::Progress {
+                id: reply.id.clone(),
+                step,
+                of,
+            };
+            // Progress that finds no room is not missed.
+            let _ = self.progress.try_send(to(&self.topics, reply, &payload));
+            self.go_on()
+        };
+        let drawn = guarded(|| self.engine.draw(request, &mut progress));
+        let encoded = drawn
+            .map_err(|e| e.to_string())
+            .and_then(|picture| picture.to_png());
+        match encoded {
+            Ok(png) => {
+                let timing = timing(since, started, "draw");
+                let topic = self.topics.image(&reply.id);
+                let outcome = Outcome::Picture(topic.clone());
+                vec![
+                    picture(&topic, "image/png", false, png),
+                    self.result(reply, outcome, timing),
+                ]
+            }
+            Err(e) => vec![refusal(&self.topics, reply, &e)],
+        }
+    }
+
+    fn see(&self, picture: &Picture, ask: &str) -> Result<String, EngineError> {
+        guarded(|| self.engine.see(picture, ask, &mut |_| self.go_on()))
+    }
+
+    fn go_on(&self) -> ControlFlow<()> {
+        if self.stopping.load(Ordering::Relaxed) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    }
+
+    fn find(&self, look: &Look) -> Result<Picture, String> {
+        let name = match look {
+            Look::Picture(picture) => return Ok(picture.clone()),
+            Look::Camera(name) => name,
+        };
+        let slot = match name {
+            Some(name) => self
+                .slots
+                .get(name)
+                .ok_or_else(|| format!("there is no camera \"{name}\""))?,
+            None => match (self.slots.values().next(), self.slots.len()) {
+                (Some(slot), 1) => slot,
+                (_, n) => return Err(format!("camera: this device has {n}, one must be named")),
+            },
+        };
+        let frame = slot
+            .newest()
+            .ok_or("the camera has not delivered a frame yet")?;
+        Ok(frame.picture.clone())
+    }
+
+    fn result(&self, reply: &ReplyTo, result: Outcome, timing: Timing) -> Message {
+        let payload = Reply::Result {
+            id: reply.id.clone(),
+            result,
+            timing,
+        };
+        to(&self.topics, reply, &payload)
+    }
+
+    fn keep(&self, messages: Vec<Message>) {
+        if let Err(e) = self.outbox.store(messages) {
+            tracing::error!("an answer is lost: {e}");
+        }
+    }
+}
+
+/// The answer to a command that is not done.
+pub(crate) fn refusal(topics: &Topics, reply: &ReplyTo, reason: &str) -> Message {
+    let payload = Reply::Error {
+        id: reply.id.clone(),
+        error: reason.to_owned(),
+    };
+    to(topics, reply, &payload)
+}
+
+fn to(topics: &Topics, reply: &ReplyTo, payload: &Reply) -> Message {
+    let topic = match &reply.topic {
+        Some(topic) => topic.clone(),
+        None => topics.result(&reply.id),
+    };
+    message(&topic, Class::Reply, json(payload), reply.correlation.clone())
+}
+
+fn message(topic: &str, class: Class, payload: Vec<u8>, correlation: Option<Vec<u8>>) -> Message {
+    Message {
+        header: Header {
+            topic: topic.to_owned(),
+            class,
+            retain: false,
+            content_type: "application/json".to_owned(),
+            correlation,
+        },
+        payload,
+    }
+}
+
+fn picture(topic: &str, content_type: &str, retain: bool, payload: Vec<u8>) -> Message {
+    Message {
+        header: Header {
+            topic: topic.to_owned(),
+            class: Class::Picture,
+            retain,
+            content_type: content_type.to_owned(),
+            correlation: None,
+        },
+        payload,
+    }
+}
+
+/// A panic in an engine costs the job, not the agent.
+fn guarded<T>(work: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        let reason = "the model stopped unexpectedly; this is a bug of Kinglet";
+        Err(EngineError::Refused(reason.to_owned()))
+    })
+}
+
+fn timing(since: Instant, started: Instant, stage: &'static str) -> Timing {
+    let ms = |d: std::time::Duration| d.as_millis() as u64;
+    Timing::from([
+        ("wait", ms(started.duration_since(since))),
+        (stage, ms(started.elapsed())),
+    ])
+}
