@@ -1,2 +1,31 @@
-//! x
-fn main(){}
+//! `kinglet`: commands, configuration, wiring.
+//!
+//! # Layout
+//! - [`cli`]: the command line.
+//! - [`commands`]: one file a command.
+//! - [`model`]: which model is loaded, and from where.
+//! - [`engine`]: the model as the agent's `Engine`.
+//! - [`bar`]: progress on standard error, when it is a terminal.
+//! - [`failure`]: what ends a command with exit code 1.
+
+mod bar;
+mod cli;
+mod commands;
+mod engine;
+mod failure;
+mod model;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    match commands::run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("kinglet: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

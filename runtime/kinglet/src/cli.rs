@@ -1,0 +1,108 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// A camera on a small board, understood and drawn from on the device, over MQTT.
+///
+/// Exit codes: 0 done, 1 it could not be done (one line on standard error), 2 wrong usage.
+/// KINGLET_KERNELS, KINGLET_MODEL and KINGLET_LOG (error, warn, info, debug) are read.
+#[derive(Debug, Parser)]
+#[command(name = "kinglet", version)]
+pub(crate) struct Cli {
+    /// The model: a GGUF file or an original BAGEL directory, instead of the bundled one.
+    #[arg(long, global = true, value_name = "FILE", env = "KINGLET_MODEL")]
+    pub(crate) model: Option<PathBuf>,
+    /// Standard output carries one JSON object.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show the main job: a sample camera, the bundled model, a broker of its own.
+    #[cfg(feature = "demo")]
+    Demo(DemoArgs),
+    /// Run the agent: cameras, watches and commands over MQTT, until it is interrupted.
+    Run(RunArgs),
+    /// Answer a question about a picture.
+    See(SeeArgs),
+    /// Draw a picture.
+    Draw(DrawArgs),
+    /// Make a smaller container of a checkpoint.
+    Compress(CompressArgs),
+    /// Say what is in a model; exit 0 only if it is sound and whole.
+    Inspect(InspectArgs),
+}
+
+#[cfg(feature = "demo")]
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// End after this many events and the picture.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) events: Option<u64>,
+    /// Use this broker and start none.
+    #[arg(long, value_name = "URL")]
+    pub(crate) broker: Option<String>,
+    /// Where the picture that is drawn goes.
+    #[arg(short, long, value_name = "OUT.png", default_value = "kinglet-demo.png")]
+    pub(crate) output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// The configuration.
+    #[arg(long, value_name = "FILE", default_value = "kinglet.toml")]
+    pub(crate) config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SeeArgs {
+    /// A PNG, JPEG or WebP file; `-` reads standard input.
+    pub(crate) image: PathBuf,
+    /// The question.
+    #[arg(long, value_name = "QUESTION", default_value = kinglet_agent::command::DEFAULT_QUESTION)]
+    pub(crate) ask: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DrawArgs {
+    /// What is in the picture.
+    pub(crate) prompt: String,
+    /// Where the picture goes.
+    #[arg(short, long, value_name = "OUT.png")]
+    pub(crate) output: PathBuf,
+    /// Width and height in pixels.
+    #[arg(long, value_name = "WxH", value_parser = kinglet_agent::command::size)]
+    pub(crate) size: Option<(usize, usize)>,
+    /// Steps.
+    #[arg(long, value_name = "N")]
+    pub(crate) steps: Option<usize>,
+    /// Guidance scale: how much the prompt counts.
+    #[arg(long, value_name = "G")]
+    pub(crate) guidance: Option<f32>,
+    /// Where the noise comes from: the same seed gives the same picture.
+    #[arg(long, value_name = "S")]
+    pub(crate) seed: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompressArgs {
+    /// An original BAGEL directory or a GGUF file.
+    pub(crate) checkpoint: PathBuf,
+    /// The container to write.
+    #[arg(short, long, value_name = "OUT.gguf")]
+    pub(crate) output: PathBuf,
+    /// What is to be done.
+    #[arg(long, value_name = "R.toml")]
+    pub(crate) recipe: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// A GGUF file or an original BAGEL directory; left out: the model that would be used.
+    pub(crate) file: Option<PathBuf>,
+}

@@ -1,0 +1,54 @@
+//! One file a command.
+
+mod compress;
+#[cfg(feature = "demo")]
+mod demo;
+mod draw;
+mod inspect;
+mod run;
+mod see;
+
+use std::io::Write;
+
+use serde::Serialize;
+
+use crate::cli::{Cli, Command};
+use crate::failure::Outcome;
+
+/// Runs the command that was asked for.
+pub(crate) fn run(cli: &Cli) -> Outcome {
+    match &cli.command {
+        #[cfg(feature = "demo")]
+        Command::Demo(args) => demo::run(cli, args),
+        Command::Run(args) => run::run(cli, args),
+        Command::See(args) => see::run(cli, args),
+        Command::Draw(args) => draw::run(cli, args),
+        Command::Compress(args) => compress::run(cli, args),
+        Command::Inspect(args) => inspect::run(cli, args),
+    }
+}
+
+/// Prints a result: as one JSON object, or as text.
+fn print(json: bool, result: &impl Serialize, text: &str) -> Outcome {
+    let mut out = std::io::stdout().lock();
+    if json {
+        serde_json::to_writer(&mut out, result)?;
+        writeln!(out)?;
+    } else {
+        writeln!(out, "{text}")?;
+    }
+    Ok(())
+}
+
+/// Logs to standard error. `KINGLET_LOG` sets how much.
+fn log(default: &str) {
+    let level = std::env::var("KINGLET_LOG").unwrap_or_else(|_| default.to_owned());
+    // Our own crates at that level; libraries only when they are in trouble. rumqttd reports every
+    // client that leaves as an error.
+    let filter = format!("error,rumqttd=off,kinglet={level},kinglet_agent={level}");
+    let _ = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
+        .with_target(false)
+        .try_init();
+}

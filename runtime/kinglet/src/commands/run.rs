@@ -1,0 +1,77 @@
+//! `kinglet run`: the agent.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kinglet_agent::{Agent, Config};
+
+use crate::cli::{Cli, RunArgs};
+use crate::engine::ModelEngine;
+use crate::failure::{Failure, Outcome};
+use crate::model;
+
+pub(crate) fn run(cli: &Cli, args: &RunArgs) -> Outcome {
+    super::log("info");
+    let path = &args.config;
+    let refuse = |e: &dyn std::fmt::Display| Failure::new(format_args!("{}: {e}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|e| refuse(&e))?;
+    let mut config: Config = toml::from_str(&text).map_err(|e| refuse(&e))?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    config.relative_to(folder);
+    config.check().map_err(|e| refuse(&e))?;
+    let state = match &config.device.state {
+        Some(state) => state.clone(),
+        None => default_state(&config.device.name)?,
+    };
+    let file = cli.model.clone().or_else(|| config.model.file.clone());
+    let engine = load(file.as_deref())?;
+
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(async {
+        let agent = Agent::start(&config, folder, &state, engine)?;
+        interrupted().await?;
+        tracing::info!("stopping");
+        agent.stop().await;
+        Ok(())
+    })
+}
+
+/// Loads a model for the agent.
+pub(crate) fn load(file: Option<&Path>) -> Outcome<Arc<ModelEngine<kinglet_kernels::Scalar>>> {
+    let source = model::open(file)?;
+    let engine = ModelEngine {
+        model: model::load(&source)?,
+        info: model::info(&source, file)?,
+    };
+    tracing::info!(
+        model = engine.info.name,
+        kernels = kinglet_kernels::Device::describe(&engine.model.device),
+        "loaded"
+    );
+    Ok(Arc::new(engine))
+}
+
+/// Waits for an interrupt or a request to end.
+pub(crate) async fn interrupted() -> Outcome {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        result = tokio::signal::ctrl_c() => result?,
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
+
+/// `$XDG_STATE_HOME/kinglet/DEVICE`, by default below `~/.local/state`.
+fn default_state(device: &str) -> Outcome<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty());
+    let base = match (set("XDG_STATE_HOME"), set("HOME")) {
+        (Some(state), _) => PathBuf::from(state),
+        (None, Some(home)) => PathBuf::from(home).join(".local/state"),
+        (None, None) => {
+            let reason = "there is no home directory; [device] state names a folder to use";
+            return Err(Failure::new(reason));
+        }
+    };
+    Ok(base.join("kinglet").join(device))
+}
