@@ -67,12 +67,14 @@ pub(crate) fn run(cli: &Cli, args: &DemoArgs) -> Outcome {
     let config = configuration(&url, &truth.ask);
     config.check()?;
     let engine = load(cli.model.as_deref())?;
+    let model = engine.info.name.clone();
 
     let runtime = tokio::runtime::Runtime::new()?;
     let result = runtime.block_on(async {
         let agent = Agent::start(&config, folder.path(), &folder.path().join("state"), engine)?;
         let mut viewer = Viewer {
             quiet: cli.json,
+            model: &model,
             wanted: args.events,
             truth: &truth,
             output: &args.output,
@@ -175,6 +177,8 @@ fn start_broker() -> Outcome<String> {
 /// The second client: prints what comes through the broker.
 struct Viewer<'a> {
     quiet: bool,
+    /// The model's name.
+    model: &'a str,
     wanted: Option<u64>,
     truth: &'a Truth,
     output: &'a Path,
@@ -207,7 +211,7 @@ impl Viewer<'_> {
         let connection = agent.connection();
         self.say(&format!(
             "camera \"clip\" at {FRAME_RATE} frames a second, broker {}, model {}; Ctrl-C ends",
-            config.broker.url, "kinglet-tiny"
+            config.broker.url, self.model
         ));
         loop {
             match events.poll().await {

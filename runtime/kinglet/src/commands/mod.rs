@@ -8,7 +8,7 @@ mod inspect;
 mod run;
 mod see;
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use serde::Serialize;
 
@@ -50,5 +50,6 @@ fn log(default: &str) {
         .with_writer(std::io::stderr)
         .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
         .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
         .try_init();
 }
