@@ -1,0 +1,33 @@
+//! Tools for testing the product from outside.
+//!
+//! # Layout
+//! - [`program`](mod@program): the program under test, and running it.
+//! - [`broker`]: a real mosquitto on a free port.
+//! - [`viewer`]: an MQTT client that waits for messages.
+//!
+//! These are test tools: they panic where a test cannot go on.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+pub mod broker;
+pub mod program;
+pub mod viewer;
+
+pub use broker::Mosquitto;
+pub use program::{Running, kinglet, program};
+pub use viewer::Viewer;
+
+use std::path::{Path, PathBuf};
+
+/// The root of the repository.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The answers of the demo clip's scenes, in order.
+pub fn truth() -> Vec<String> {
+    let text = std::fs::read(root().join("runtime/assets/clip/truth.json")).unwrap();
+    let truth: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    let scenes = truth["scenes"].as_array().unwrap();
+    let answer = |scene: &serde_json::Value| scene["answer"].as_str().unwrap().to_owned();
+    scenes.iter().map(answer).collect()
+}

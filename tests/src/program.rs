@@ -1,0 +1,89 @@
+//! The program under test.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use crate::root;
+
+/// The program: `KINGLET_PROGRAM`, or the release build, which is made first.
+pub fn program() -> PathBuf {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    let program = PROGRAM.get_or_init(|| {
+        if let Some(path) = std::env::var_os("KINGLET_PROGRAM") {
+            return path.into();
+        }
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--release", "-p", "kinglet"])
+            .current_dir(root())
+            .status()
+            .expect("cargo runs");
+        assert!(built.success(), "the program does not build");
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root().join("target"), PathBuf::from);
+        target.join("release/kinglet")
+    });
+    program.clone()
+}
+
+/// The program with these arguments, ready to run.
+pub fn kinglet(arguments: &[&str]) -> Command {
+    let mut command = Command::new(program());
+    command
+        .args(arguments)
+        .env_remove("KINGLET_MODEL")
+        .env_remove("KINGLET_KERNELS")
+        .stdin(Stdio::null());
+    command
+}
+
+/// Runs the program, logging only errors, and returns exit code, standard output and standard
+/// error.
+pub fn run(arguments: &[&str]) -> (i32, String, String) {
+    finished(kinglet(arguments).env("KINGLET_LOG", "error").output().unwrap())
+}
+
+/// Exit code, standard output and standard error.
+pub fn finished(output: Output) -> (i32, String, String) {
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("the program prints UTF-8");
+    let code = output.status.code().expect("it was not killed");
+    (code, text(output.stdout), text(output.stderr))
+}
+
+/// A program that runs in the background and is killed when it is dropped.
+pub struct Running(pub Child);
+
+impl Running {
+    /// Starts it.
+    pub fn start(command: &mut Command) -> Self {
+        Running(command.spawn().expect("it starts"))
+    }
+
+    /// Kills it without warning.
+    pub fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
+    /// Asks it to end and returns its exit code.
+    pub fn terminate(mut self) -> Option<i32> {
+        let pid = self.0.id().to_string();
+        let asked = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+        assert!(asked.success());
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while Instant::now() < deadline {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("it does not end");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

@@ -1,0 +1,241 @@
+//! `kinglet run` against a real broker.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use kinglet_tests::{Mosquitto, Running, Viewer, broker, kinglet, root, truth};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A folder with a configuration: a folder camera that plays the demo's clip.
+fn device(port: u16, when: &str) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let clip = root().join("runtime/assets/clip").canonicalize().unwrap();
+    let text = format!(
+        r#"
+        [device]
+        name = "porch"
+        groups = ["doors"]
+        state = "state"
+        [broker]
+        url = "mqtt://127.0.0.1:{port}"
+        [[camera]]
+        name = "door"
+        source = "folder:{}?fps=5"
+        [[watch]]
+        name = "who"
+        camera = "door"
+        when = "{when}"
+        ask = "what is in the picture?"
+        publish = ["answer", "picture"]
+        "#,
+        clip.display()
+    );
+    std::fs::write(folder.path().join("kinglet.toml"), text).unwrap();
+    folder
+}
+
+fn start(folder: &Path) -> Running {
+    let config = folder.join("kinglet.toml");
+    Running::start(&mut kinglet(&["run", "--config", &config.to_string_lossy()]))
+}
+
+const STATUS: &str = "kinglet/porch/status";
+const EVENT: &str = "kinglet/porch/event";
+
+fn event(viewer: &Viewer) -> Value {
+    viewer.json(EVENT)
+}
+
+#[test]
+fn a_frame_becomes_an_answer_and_numbers_go_on_after_a_kill() {
+    let broker = Mosquitto::start();
+    let folder = device(broker.port, "motion");
+    let viewer = Viewer::connect(broker.port, "viewer");
+    let agent = start(folder.path());
+
+    let status = viewer.json(STATUS);
+    assert_eq!(status["state"], "online");
+    assert_eq!(status["model"]["name"], "kinglet-tiny");
+    let mut next = 1;
+    for expected in &truth()[..3] {
+        let event = event(&viewer);
+        assert_eq!(event["answer"], **expected);
+        assert_eq!(event["seq"], next);
+        assert_eq!((&event["type"], &event["watch"]), (&json!("new"), &json!("who")));
+        let id = event["id"].as_str().unwrap();
+        assert_eq!(event["picture"], format!("kinglet/porch/image/{id}"));
+        next += 1;
+    }
+
+    // The broker notices and says so in the device's name.
+    agent.kill();
+    assert_eq!(viewer.json(STATUS)["state"], "offline");
+    let late = Viewer::connect(broker.port, "late viewer");
+    assert_eq!(late.json(STATUS)["state"], "offline", "the status is retained");
+
+    // What was stored before the kill may come now; then the numbers go on without a gap.
+    let agent = start(folder.path());
+    assert_eq!(viewer.json(STATUS)["state"], "online");
+    for _ in 0..2 {
+        let seq = event(&viewer)["seq"].as_u64().unwrap();
+        assert!(seq == next || seq + 1 == next, "{seq} is neither new nor a repeat");
+        next = next.max(seq + 1);
+    }
+    assert_eq!(agent.terminate(), Some(0));
+    assert_eq!(viewer.json(STATUS)["state"], "offline");
+}
+
+#[test]
+fn events_wait_on_disk_for_a_broker_that_is_not_there_yet() {
+    let port = broker::free_port();
+    let folder = device(port, "every:200ms");
+    let agent = start(folder.path());
+    // Long enough for some events; nobody takes them.
+    let outbox = folder.path().join("state/outbox.redb");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !outbox.exists() {
+        assert!(Instant::now() < deadline, "there is no outbox");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    std::thread::sleep(Duration::from_secs(2));
+    agent.kill();
+
+    let broker = Mosquitto::on(port);
+    let viewer = Viewer::connect(broker.port, "viewer");
+    let _agent = start(folder.path());
+    for expected in 1..=8 {
+        assert_eq!(event(&viewer)["seq"], expected);
+    }
+}
+
+#[test]
+fn after_a_broker_died_the_events_go_on_without_a_gap() {
+    let broker = Mosquitto::start();
+    let port = broker.port;
+    let folder = device(port, "every:100ms");
+    let viewer = Viewer::connect(port, "viewer");
+    let _agent = start(folder.path());
+    let mut seen = Vec::new();
+    while seen.len() < 5 {
+        seen.push(event(&viewer)["seq"].as_u64().unwrap());
+    }
+    drop(viewer);
+    drop(broker);
+    std::thread::sleep(Duration::from_secs(1));
+    let broker = Mosquitto::on(port);
+    // Whatever was acknowledged between the last look and the broker's end is gone with the broker,
+    // which keeps nothing on disk here; what comes now must continue without a gap.
+    let viewer = Viewer::connect(broker.port, "viewer");
+    let first = event(&viewer)["seq"].as_u64().unwrap();
+    assert!(first >= *seen.last().unwrap());
+    let mut last = first;
+    for _ in 0..10 {
+        let seq = event(&viewer)["seq"].as_u64().unwrap();
+        assert!(seq == last + 1 || seq == last, "{last} is followed by {seq}");
+        last = seq;
+    }
+}
+
+#[test]
+fn a_drawing_is_asked_for_watched_and_delivered() {
+    let broker = Mosquitto::start();
+    let folder = device(broker.port, "every:1h");
+    let viewer = Viewer::connect(broker.port, "viewer");
+    let _agent = start(folder.path());
+    viewer.json(STATUS);
+
+    let payload = r#"{"id": "d1", "args": {"prompt": "a cat on a blue background", "steps": 6, "seed": 1}}"#;
+    viewer.ask("kinglet/porch/command/draw", payload, "answers/d1", b"me");
+    let mut steps = Vec::new();
+    let mut picture = None;
+    let result = loop {
+        let message = viewer.wait("answer", |p| p.topic.starts_with(b"answers/") || p.topic.ends_with(b"/image/d1"));
+        if message.topic == "kinglet/porch/image/d1" {
+            picture = Some(message.payload);
+            continue;
+        }
+        let correlation = message.properties.unwrap().correlation_data;
+        assert_eq!(correlation.as_deref(), Some(&b"me"[..]));
+        let answer: Value = serde_json::from_slice(&message.payload).unwrap();
+        match answer["step"].as_u64() {
+            Some(step) => {
+                assert_eq!(answer["of"], 6);
+                steps.push(step);
+            }
+            None => break answer,
+        }
+    };
+    assert_eq!(steps, [1, 2, 3, 4, 5, 6]);
+    assert_eq!(result["result"]["picture"], "kinglet/porch/image/d1");
+    let png = picture.expect("the picture comes before the result that names it");
+    let picture = kinglet_model::Picture::decode(&png).unwrap();
+    assert_eq!((picture.width(), picture.height()), (112, 112));
+
+    // A repeat is answered again, and not done again: the same result, without progress.
+    viewer.ask("kinglet/porch/command/draw", payload, "answers/d1", b"me");
+    let again = viewer.wait("second answer", |p| p.topic.starts_with(b"answers/"));
+    assert_eq!(serde_json::from_slice::<Value>(&again.payload).unwrap(), result);
+}
+
+#[test]
+fn questions_are_answered_about_the_camera_and_about_a_picture() {
+    let broker = Mosquitto::start();
+    let folder = device(broker.port, "every:1h");
+    let viewer = Viewer::connect(broker.port, "viewer");
+    let _agent = start(folder.path());
+    // The first event says that the camera has delivered.
+    event(&viewer);
+
+    viewer.send("kinglet/group/doors/command/see", r#"{"id": "q1", "args": {"ask": "what color is the background?"}}"#);
+    assert_eq!(viewer.json("kinglet/porch/result/q1")["result"]["answer"], "gray");
+
+    let scene = std::fs::read(root().join("tools/eval/scenes/000.png")).unwrap();
+    let image = base64::engine::general_purpose::STANDARD.encode(scene);
+    let payload = json!({ "id": "q2", "args": { "image": image } }).to_string();
+    viewer.send("kinglet/porch/command/see", payload);
+    assert_eq!(viewer.json("kinglet/porch/result/q2")["result"]["answer"], "a snake");
+}
+
+#[test]
+fn hostile_commands_are_answered_in_words_even_during_a_long_drawing() {
+    let broker = Mosquitto::start();
+    let folder = device(broker.port, "every:1h");
+    let viewer = Viewer::connect(broker.port, "viewer");
+    let agent = start(folder.path());
+    viewer.json(STATUS);
+
+    let long = r#"{"id": "long", "args": {"prompt": "a cat", "steps": 900}}"#;
+    viewer.send("kinglet/porch/command/draw", long);
+    viewer.json("kinglet/porch/result/long");
+
+    // These are answered at once, though the model is busy for a while.
+    let error = |id: &str| {
+        let answer = viewer.json(&format!("kinglet/porch/result/{id}"));
+        answer["error"].as_str().unwrap().to_owned()
+    };
+    let large = format!(r#"{{"id": "h1", "args": {{"prompt": "{}"}}}}"#, "a".repeat(1 << 20));
+    viewer.send("kinglet/porch/command/draw", large);
+    assert!(error("h1").contains("prompt"));
+    viewer.send("kinglet/porch/command/sing", r#"{"id": "h2"}"#);
+    assert!(error("h2").contains("sing"));
+    viewer.send("kinglet/porch/command/draw", r#"{"id": "h3", "args": {"prompt": "a", "x": 1}}"#);
+    assert!(error("h3").contains('x'));
+    viewer.send("kinglet/porch/command/see", r#"{"id": "h4", "args": {"image": "AAAA"}}"#);
+    assert!(error("h4").contains("image"));
+    // Without an id the device makes one.
+    for garbage in [&b""[..], b"\xff\xfe", b"[[[[[[[[", b"{}"] {
+        viewer.send("kinglet/porch/command/draw", garbage);
+        let answer = viewer.wait("refusal", |p| {
+            p.topic.starts_with(b"kinglet/porch/result/c")
+        });
+        let answer: Value = serde_json::from_slice(&answer.payload).unwrap();
+        assert!(answer["error"].is_string());
+    }
+    let step = viewer.json("kinglet/porch/result/long");
+    assert!(step["step"].as_u64().unwrap() < 900, "the drawing is still going on");
+
+    // Being told to end gives the drawing up.
+    assert_eq!(agent.terminate(), Some(0));
+}

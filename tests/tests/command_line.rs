@@ -1,0 +1,209 @@
+//! Bad input on the command line: one clear line, the right exit code, nothing half-written.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::Stdio;
+
+use kinglet_tests::{kinglet, program, root};
+
+/// Runs the program, which must fail with exit code 1 and one line that says `words`.
+fn refused(arguments: &[&str], words: &[&str]) {
+    let (code, stdout, stderr) = program::run(arguments);
+    assert_eq!(code, 1, "{arguments:?}: {stderr}");
+    assert_eq!(stdout, "", "{arguments:?}");
+    assert_eq!(stderr.lines().count(), 1, "{arguments:?}: {stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    for word in words {
+        assert!(stderr.contains(word), "{arguments:?}: \"{word}\" is not in {stderr}");
+    }
+}
+
+fn scene() -> String {
+    root().join("tools/eval/scenes/000.png").to_string_lossy().into_owned()
+}
+
+fn bundled() -> Vec<u8> {
+    std::fs::read(root().join("runtime/assets/kinglet-tiny.gguf")).unwrap()
+}
+
+fn put(folder: &Path, name: &str, bytes: &[u8]) -> String {
+    let path = folder.join(name);
+    std::fs::write(&path, bytes).unwrap();
+    path.to_string_lossy().into_owned()
+}
+
+#[test]
+fn a_missing_or_damaged_model_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    refused(&["see", &scene(), "--model", "nowhere.gguf"], &["nowhere.gguf"]);
+    let empty = put(folder.path(), "empty.gguf", b"");
+    refused(&["inspect", &empty], &["empty.gguf", "ends"]);
+    let text = put(folder.path(), "text.gguf", b"this is no model at all");
+    refused(&["inspect", &text], &["text.gguf", "no GGUF"]);
+    let bytes = bundled();
+    for share in [1, 10, 50, 90, 99] {
+        let cut = put(folder.path(), "cut.gguf", &bytes[..bytes.len() * share / 100]);
+        refused(&["inspect", &cut], &["cut.gguf"]);
+    }
+    let directory = folder.path().join("directory");
+    std::fs::create_dir(&directory).unwrap();
+    refused(&["inspect", &directory.to_string_lossy()], &["llm_config.json"]);
+}
+
+#[test]
+fn pictures_that_cannot_be_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    refused(&["see", "nowhere.png"], &["nowhere.png"]);
+    let empty = put(folder.path(), "empty.png", b"");
+    refused(&["see", &empty], &["empty.png", "0 bytes"]);
+    let text = put(folder.path(), "text.png", b"hello");
+    refused(&["see", &text], &["text.png"]);
+    let huge = put(folder.path(), "huge.png", &png_header(30_000, 30_000));
+    refused(&["see", &huge], &["huge.png"]);
+    let cut = std::fs::read(scene()).unwrap();
+    let cut = put(folder.path(), "cut.png", &cut[..cut.len() / 2]);
+    refused(&["see", &cut], &["cut.png"]);
+}
+
+/// A PNG whose header announces this size, with next to no data.
+fn png_header(width: u32, height: u32) -> Vec<u8> {
+    let chunk = |kind: &[u8; 4], data: &[u8]| {
+        let mut out = (data.len() as u32).to_be_bytes().to_vec();
+        out.extend(kind);
+        out.extend(data);
+        out.extend(crc(&out[4..]).to_be_bytes());
+        out
+    };
+    let mut header = width.to_be_bytes().to_vec();
+    header.extend(height.to_be_bytes());
+    header.extend([8, 2, 0, 0, 0]);
+    let mut out = b"\x89PNG\r\n\x1a\n".to_vec();
+    out.extend(chunk(b"IHDR", &header));
+    // An empty deflate stream with its zlib frame.
+    out.extend(chunk(b"IDAT", &[0x78, 0x9c, 3, 0, 0, 0, 0, 1]));
+    out.extend(chunk(b"IEND", &[]));
+    out
+}
+
+/// CRC-32 as PNG uses it, bit by bit.
+fn crc(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |c, _| {
+            (c >> 1) ^ (0xEDB8_8320 & (c & 1).wrapping_neg())
+        })
+    })
+}
+
+#[test]
+fn a_picture_comes_from_standard_input_too() {
+    let mut child = kinglet(&["see", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let bytes = std::fs::read(scene()).unwrap();
+    child.stdin.take().unwrap().write_all(&bytes).unwrap();
+    let (code, stdout, _) = program::finished(child.wait_with_output().unwrap());
+    assert_eq!((code, stdout.trim()), (0, "a snake"));
+}
+
+#[test]
+fn drawing_options_are_checked_before_anything_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.png");
+    let out = out.to_string_lossy();
+    refused(&["draw", "a cat", "-o", &out, "--size", "100x100"], &["100x100", "16"]);
+    refused(&["draw", "a cat", "-o", &out, "--size", "16000x16"], &["16000x16"]);
+    refused(&["draw", "a cat", "-o", &out, "--steps", "0"], &["steps"]);
+    refused(&["draw", "a cat", "-o", &out, "--steps", "1000000"], &["steps"]);
+    refused(&["draw", "a cat", "-o", &out, "--guidance", "NaN"], &["guidance"]);
+    let long = "a ".repeat(60_000);
+    refused(&["draw", &long, "-o", &out], &["120000 bytes"]);
+    let medium = "cat ".repeat(2000);
+    refused(&["draw", &medium, "-o", &out], &["context"]);
+    refused(&["draw", "a cat", "--steps", "1", "-o", "/nowhere/out.png"], &["/nowhere/out.png"]);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "something was left behind");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    let draw = |name: &str, seed: &str| {
+        let out = folder.path().join(name);
+        let out = out.to_string_lossy();
+        let arguments = ["draw", "a cat", "--steps", "2", "--size", "64x32", "--seed", seed, "-o", &out];
+        assert_eq!(program::run(&arguments).0, 0);
+        std::fs::read(folder.path().join(name)).unwrap()
+    };
+    assert_eq!(draw("a.png", "7"), draw("b.png", "7"));
+    assert_ne!(draw("c.png", "8"), draw("a.png", "7"));
+}
+
+#[test]
+fn wrong_usage_has_its_own_exit_code() {
+    for arguments in [
+        &["sing"][..],
+        &["draw"],
+        &["see"],
+        &["draw", "a cat", "-o", "x.png", "--size", "big"],
+        &["demo", "--events", "0"],
+        &["see", "x.png", "--colour"],
+    ] {
+        let (code, stdout, _) = program::run(arguments);
+        assert_eq!((code, &*stdout), (2, ""), "{arguments:?}");
+    }
+    assert_eq!(program::run(&["--help"]).0, 0);
+}
+
+#[test]
+fn a_configuration_is_checked_key_by_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = |text: &str| put(folder.path(), "kinglet.toml", text.as_bytes());
+    let run = |text: &str, words: &[&str]| {
+        let file = config(text);
+        refused(&["run", "--config", &file], words);
+    };
+    refused(&["run", "--config", "nowhere.toml"], &["nowhere.toml"]);
+    run("[device", &["kinglet.toml"]);
+    run("", &["device"]);
+    let good = "[device]\nname = \"a\"\n[broker]\nurl = \"mqtt://localhost\"\n";
+    run(&format!("{good}[telescope]\n"), &["telescope"]);
+    run(&good.replace("name = \"a\"", "name = \"a\"\ncolour = 1"), &["colour"]);
+    run(&good.replace("\"a\"", "\"A B\""), &["device.name", "A B"]);
+    run(&good.replace("mqtt://localhost", "localhost"), &["broker.url"]);
+    run(&good.replace("localhost", "broker.example"), &["allow_insecure"]);
+    let camera = format!("{good}[[camera]]\nname = \"c\"\nsource = \"tape:x\"\n");
+    run(&camera, &["tape:x"]);
+    let watch = format!("{good}[[watch]]\nname = \"w\"\ncamera = \"c\"\nwhen = \"motion\"\nask = \"?\"\n");
+    run(&watch, &["watch.camera"]);
+    let state = put(folder.path(), "file", b"");
+    let state = good.replace("name = \"a\"", &format!("name = \"a\"\nstate = \"{state}/x\""));
+    run(&state, &["state"]);
+}
+
+#[test]
+fn compressing_refuses_bad_recipes_and_leaves_nothing_half_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = root().join("tests/golden/checkpoint");
+    let checkpoint = checkpoint.to_string_lossy();
+    let out = folder.path().join("out.gguf");
+    let out = out.to_string_lossy();
+    let recipe = put(folder.path(), "r.toml", b"[precision]\ndefault = \"Q8_0\"\n");
+    let bad = put(folder.path(), "bad.toml", b"[precision]\ndefalt = \"Q8_0\"\n");
+    let unknown = put(folder.path(), "unknown.toml", b"[precision]\ndefault = \"Q9_Z\"\n");
+    refused(&["compress", &checkpoint, "-o", &out, "--recipe", &bad], &["bad.toml", "defalt"]);
+    refused(&["compress", &checkpoint, "-o", &out, "--recipe", &unknown], &["Q9_Z"]);
+    refused(&["compress", "nowhere", "-o", &out, "--recipe", &recipe], &["nowhere"]);
+    let nowhere = "/nowhere/out.gguf";
+    refused(&["compress", &checkpoint, "-o", nowhere, "--recipe", &recipe], &[nowhere]);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
+
+    let compress = ["compress", &checkpoint, "-o", &out, "--recipe", &recipe];
+    assert_eq!(program::run(&compress).0, 0);
+    assert_eq!(program::run(&["inspect", &out]).0, 0);
+    let first = std::fs::read(&*out).unwrap();
+    assert_eq!(program::run(&compress).0, 0);
+    assert!(first == std::fs::read(&*out).unwrap(), "the same input gives other bytes");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 4);
+}
