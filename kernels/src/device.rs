@@ -190,8 +190,12 @@ pub trait Device: Send + Sync + 'static {
     /// An empty cache for rows of `width` values.
     fn cache(&self, width: usize) -> Self::Cache;
     /// Appends keys and values, `[n, width]` each.
-    fn cache_append(&self, cache: &mut Self::Cache, k: &Self::Buffer, v: &Self::Buffer)
-    -> Result<()>;
+    fn cache_append(
+        &self,
+        cache: &mut Self::Cache,
+        k: &Self::Buffer,
+        v: &Self::Buffer,
+    ) -> Result<()>;
     /// The keys and values of a cache.
     fn cache_read(&self, cache: &Self::Cache) -> Result<(Self::Buffer, Self::Buffer)>;
     /// Softmax attention of `q` over the tokens of `past`, in order, and then over its own block

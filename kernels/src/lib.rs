@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //! - [`device`]: the [`Device`] trait: opaque buffers and a small set of operations on them.
-//! - [`format`]: [`Format`], the block formats of a weight, named as GGUF names them.
+//! - [`mod@format`]: [`Format`], the block formats of a weight, named as GGUF names them.
 //! - [`blocks`]: decoding and encoding of the rows of each format.
 //! - [`scalar`]: [`Scalar`], the reference device: plain f32, readable in one sitting. Every other
 //!   device is tested against it.

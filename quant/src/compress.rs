@@ -66,7 +66,12 @@ pub fn compress(
             tensor: name.clone(),
             kind: tensor.kind.to_string(),
         })?;
-        plan.push((name, tensor, from, recipe.precision.choose(name, &tensor.shape)?));
+        plan.push((
+            name,
+            tensor,
+            from,
+            recipe.precision.choose(name, &tensor.shape)?,
+        ));
     }
     let total = plan.iter().map(|(_, t, _, _)| t.bytes.len()).sum();
 
@@ -89,7 +94,10 @@ pub fn compress(
         hash.update(&tensor.bytes);
         let (bytes, error) = encode(name, tensor, *from, choice.format)?;
         report.bytes += bytes.len();
-        *report.types.entry(choice.format.name().to_owned()).or_default() += 1;
+        *report
+            .types
+            .entry(choice.format.name().to_owned())
+            .or_default() += 1;
         if choice.fell_back {
             report.fell_back.push((*name).clone());
         }
@@ -128,7 +136,12 @@ fn kind(choice: &Choice) -> TensorType {
     }
 }
 
-fn describe(source: &Source, recipe: &Recipe, report: &Report, sha256: String) -> Vec<(String, Value)> {
+fn describe(
+    source: &Source,
+    recipe: &Recipe,
+    report: &Report,
+    sha256: String,
+) -> Vec<(String, Value)> {
     let mut config = source.config.clone();
     if let Some(name) = &recipe.about.name {
         config.name.clone_from(name);
@@ -138,7 +151,10 @@ fn describe(source: &Source, recipe: &Recipe, report: &Report, sha256: String) -
     if let Some(license) = &recipe.about.license {
         put("general.license", license.as_str().into());
     }
-    put("general.file_type", file_type(&recipe.precision.default).into());
+    put(
+        "general.file_type",
+        file_type(&recipe.precision.default).into(),
+    );
     put("general.quantization_version", 2.into());
     put(metadata::TOKENIZER, source.tokenizer.as_str().into());
     put("kinglet.recipe", recipe.text.as_str().into());
@@ -164,7 +180,11 @@ fn encode(name: &str, tensor: &Tensor, from: Format, to: Format) -> Result<(Vec<
         encode_row(to, &row, &mut out)?;
         decode_row(to, &out[start..], &mut back)?;
         // A value may also be too large for the type that was chosen.
-        if let Some(at) = row.iter().zip(&back).position(|(a, b)| !(a - b).is_finite()) {
+        if let Some(at) = row
+            .iter()
+            .zip(&back)
+            .position(|(a, b)| !(a - b).is_finite())
+        {
             return Err(QuantError::NotFinite {
                 tensor: name.to_owned(),
                 row: i,

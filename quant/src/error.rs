@@ -23,7 +23,9 @@ pub enum QuantError {
     #[error("the recipe: {0}")]
     Recipe(String),
     /// A weight that is no number, or too large for its new type.
-    #[error("tensor \"{tensor}\" holds {value} in row {row}, which {format} cannot hold; is the checkpoint damaged?")]
+    #[error(
+        "tensor \"{tensor}\" holds {value} in row {row}, which {format} cannot hold; is the checkpoint damaged?"
+    )]
     NotFinite {
         /// The tensor, by its GGUF name.
         tensor: String,

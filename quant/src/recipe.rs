@@ -34,8 +34,8 @@ impl Recipe {
     /// # Errors
     /// [`QuantError::Recipe`] naming the key or value that cannot be.
     pub fn parse(text: &str) -> Result<Self> {
-        let recipe: Recipe =
-            toml::from_str(text).map_err(|e| QuantError::Recipe(e.to_string().trim().to_owned()))?;
+        let recipe: Recipe = toml::from_str(text)
+            .map_err(|e| QuantError::Recipe(e.to_string().trim().to_owned()))?;
         recipe.precision.check()?;
         Ok(Recipe {
             text: text.to_owned(),

@@ -1,4 +1,6 @@
 //! Lists the demo's clip, so that the binary carries it.
+// A build script can only panic.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::env;
 use std::fmt::Write;
@@ -19,6 +21,15 @@ fn main() {
         writeln!(out, "    ({name:?}, include_bytes!({:?})),", path.display()).unwrap();
     }
     let truth = clip.join("truth.json");
-    writeln!(out, "];\npub(super) static TRUTH: &[u8] = include_bytes!({:?});", truth.display()).unwrap();
-    std::fs::write(Path::new(&env::var("OUT_DIR").unwrap()).join("clip.rs"), out).unwrap();
+    writeln!(
+        out,
+        "];\npub(super) static TRUTH: &[u8] = include_bytes!({:?});",
+        truth.display()
+    )
+    .unwrap();
+    std::fs::write(
+        Path::new(&env::var("OUT_DIR").unwrap()).join("clip.rs"),
+        out,
+    )
+    .unwrap();
 }

@@ -37,7 +37,10 @@ impl Mosquitto {
         let process = Running(spawned.expect("mosquitto is installed (tools/check installs it)"));
         let deadline = Instant::now() + Duration::from_secs(10);
         while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-            assert!(Instant::now() < deadline, "mosquitto does not listen on {port}");
+            assert!(
+                Instant::now() < deadline,
+                "mosquitto does not listen on {port}"
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
         Mosquitto {

@@ -20,7 +20,8 @@ pub fn program() -> PathBuf {
             .status()
             .expect("cargo runs");
         assert!(built.success(), "the program does not build");
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root().join("target"), PathBuf::from);
+        let target =
+            std::env::var_os("CARGO_TARGET_DIR").map_or(root().join("target"), PathBuf::from);
         target.join("release/kinglet")
     });
     program.clone()
@@ -40,7 +41,12 @@ pub fn kinglet(arguments: &[&str]) -> Command {
 /// Runs the program, logging only errors, and returns exit code, standard output and standard
 /// error.
 pub fn run(arguments: &[&str]) -> (i32, String, String) {
-    finished(kinglet(arguments).env("KINGLET_LOG", "error").output().unwrap())
+    finished(
+        kinglet(arguments)
+            .env("KINGLET_LOG", "error")
+            .output()
+            .unwrap(),
+    )
 }
 
 /// Exit code, standard output and standard error.

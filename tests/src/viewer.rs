@@ -43,7 +43,9 @@ impl Viewer {
                 }
             }
         });
-        confirmed.recv_timeout(PATIENCE).expect("the broker confirms");
+        confirmed
+            .recv_timeout(PATIENCE)
+            .expect("the broker confirms");
         Viewer { client, messages }
     }
 

@@ -1,4 +1,6 @@
 //! `kinglet run` against a real broker.
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -38,7 +40,11 @@ fn device(port: u16, when: &str) -> TempDir {
 
 fn start(folder: &Path) -> Running {
     let config = folder.join("kinglet.toml");
-    Running::start(&mut kinglet(&["run", "--config", &config.to_string_lossy()]))
+    Running::start(&mut kinglet(&[
+        "run",
+        "--config",
+        &config.to_string_lossy(),
+    ]))
 }
 
 const STATUS: &str = "kinglet/porch/status";
@@ -63,7 +69,10 @@ fn a_frame_becomes_an_answer_and_numbers_go_on_after_a_kill() {
         let event = event(&viewer);
         assert_eq!(event["answer"], **expected);
         assert_eq!(event["seq"], next);
-        assert_eq!((&event["type"], &event["watch"]), (&json!("new"), &json!("who")));
+        assert_eq!(
+            (&event["type"], &event["watch"]),
+            (&json!("new"), &json!("who"))
+        );
         let id = event["id"].as_str().unwrap();
         assert_eq!(event["picture"], format!("kinglet/porch/image/{id}"));
         next += 1;
@@ -73,14 +82,21 @@ fn a_frame_becomes_an_answer_and_numbers_go_on_after_a_kill() {
     agent.kill();
     assert_eq!(viewer.json(STATUS)["state"], "offline");
     let late = Viewer::connect(broker.port, "late viewer");
-    assert_eq!(late.json(STATUS)["state"], "offline", "the status is retained");
+    assert_eq!(
+        late.json(STATUS)["state"],
+        "offline",
+        "the status is retained"
+    );
 
     // What was stored before the kill may come now; then the numbers go on without a gap.
     let agent = start(folder.path());
     assert_eq!(viewer.json(STATUS)["state"], "online");
     for _ in 0..2 {
         let seq = event(&viewer)["seq"].as_u64().unwrap();
-        assert!(seq == next || seq + 1 == next, "{seq} is neither new nor a repeat");
+        assert!(
+            seq == next || seq + 1 == next,
+            "{seq} is neither new nor a repeat"
+        );
         next = next.max(seq + 1);
     }
     assert_eq!(agent.terminate(), Some(0));
@@ -133,7 +149,10 @@ fn after_a_broker_died_the_events_go_on_without_a_gap() {
     let mut last = first;
     for _ in 0..10 {
         let seq = event(&viewer)["seq"].as_u64().unwrap();
-        assert!(seq == last + 1 || seq == last, "{last} is followed by {seq}");
+        assert!(
+            seq == last + 1 || seq == last,
+            "{last} is followed by {seq}"
+        );
         last = seq;
     }
 }
@@ -146,12 +165,15 @@ fn a_drawing_is_asked_for_watched_and_delivered() {
     let _agent = start(folder.path());
     viewer.json(STATUS);
 
-    let payload = r#"{"id": "d1", "args": {"prompt": "a cat on a blue background", "steps": 6, "seed": 1}}"#;
+    let payload =
+        r#"{"id": "d1", "args": {"prompt": "a cat on a blue background", "steps": 6, "seed": 1}}"#;
     viewer.ask("kinglet/porch/command/draw", payload, "answers/d1", b"me");
     let mut steps = Vec::new();
     let mut picture = None;
     let result = loop {
-        let message = viewer.wait("answer", |p| p.topic.starts_with(b"answers/") || p.topic.ends_with(b"/image/d1"));
+        let message = viewer.wait("answer", |p| {
+            p.topic.starts_with(b"answers/") || p.topic.ends_with(b"/image/d1")
+        });
         if message.topic == "kinglet/porch/image/d1" {
             picture = Some(message.payload);
             continue;
@@ -176,7 +198,10 @@ fn a_drawing_is_asked_for_watched_and_delivered() {
     // A repeat is answered again, and not done again: the same result, without progress.
     viewer.ask("kinglet/porch/command/draw", payload, "answers/d1", b"me");
     let again = viewer.wait("second answer", |p| p.topic.starts_with(b"answers/"));
-    assert_eq!(serde_json::from_slice::<Value>(&again.payload).unwrap(), result);
+    assert_eq!(
+        serde_json::from_slice::<Value>(&again.payload).unwrap(),
+        result
+    );
 }
 
 #[test]
@@ -188,14 +213,23 @@ fn questions_are_answered_about_the_camera_and_about_a_picture() {
     // The first event says that the camera has delivered.
     event(&viewer);
 
-    viewer.send("kinglet/group/doors/command/see", r#"{"id": "q1", "args": {"ask": "what color is the background?"}}"#);
-    assert_eq!(viewer.json("kinglet/porch/result/q1")["result"]["answer"], "gray");
+    viewer.send(
+        "kinglet/group/doors/command/see",
+        r#"{"id": "q1", "args": {"ask": "what color is the background?"}}"#,
+    );
+    assert_eq!(
+        viewer.json("kinglet/porch/result/q1")["result"]["answer"],
+        "gray"
+    );
 
     let scene = std::fs::read(root().join("tools/eval/scenes/000.png")).unwrap();
     let image = base64::engine::general_purpose::STANDARD.encode(scene);
     let payload = json!({ "id": "q2", "args": { "image": image } }).to_string();
     viewer.send("kinglet/porch/command/see", payload);
-    assert_eq!(viewer.json("kinglet/porch/result/q2")["result"]["answer"], "a snake");
+    assert_eq!(
+        viewer.json("kinglet/porch/result/q2")["result"]["answer"],
+        "a snake"
+    );
 }
 
 #[test]
@@ -215,14 +249,23 @@ fn hostile_commands_are_answered_in_words_even_during_a_long_drawing() {
         let answer = viewer.json(&format!("kinglet/porch/result/{id}"));
         answer["error"].as_str().unwrap().to_owned()
     };
-    let large = format!(r#"{{"id": "h1", "args": {{"prompt": "{}"}}}}"#, "a".repeat(1 << 20));
+    let large = format!(
+        r#"{{"id": "h1", "args": {{"prompt": "{}"}}}}"#,
+        "a".repeat(1 << 20)
+    );
     viewer.send("kinglet/porch/command/draw", large);
     assert!(error("h1").contains("prompt"));
     viewer.send("kinglet/porch/command/sing", r#"{"id": "h2"}"#);
     assert!(error("h2").contains("sing"));
-    viewer.send("kinglet/porch/command/draw", r#"{"id": "h3", "args": {"prompt": "a", "x": 1}}"#);
+    viewer.send(
+        "kinglet/porch/command/draw",
+        r#"{"id": "h3", "args": {"prompt": "a", "x": 1}}"#,
+    );
     assert!(error("h3").contains('x'));
-    viewer.send("kinglet/porch/command/see", r#"{"id": "h4", "args": {"image": "AAAA"}}"#);
+    viewer.send(
+        "kinglet/porch/command/see",
+        r#"{"id": "h4", "args": {"image": "AAAA"}}"#,
+    );
     assert!(error("h4").contains("image"));
     // Without an id the device makes one.
     for garbage in [&b""[..], b"\xff\xfe", b"[[[[[[[[", b"{}"] {
@@ -234,7 +277,10 @@ fn hostile_commands_are_answered_in_words_even_during_a_long_drawing() {
         assert!(answer["error"].is_string());
     }
     let step = viewer.json("kinglet/porch/result/long");
-    assert!(step["step"].as_u64().unwrap() < 900, "the drawing is still going on");
+    assert!(
+        step["step"].as_u64().unwrap() < 900,
+        "the drawing is still going on"
+    );
 
     // Being told to end gives the drawing up.
     assert_eq!(agent.terminate(), Some(0));

@@ -2,6 +2,8 @@
 //! made here, so that each file is what its name says, and it seeds the fuzz targets.
 //!
 //! `KINGLET_BLESS=1` writes the corpus anew.
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::path::PathBuf;
 
@@ -37,7 +39,13 @@ fn gguf(entries: &[Vec<u8>], infos: &[Vec<u8>], data: usize) -> Vec<u8> {
     raw(3, counts, entries, infos, data)
 }
 
-fn raw(version: u32, counts: [u64; 2], entries: &[Vec<u8>], infos: &[Vec<u8>], data: usize) -> Vec<u8> {
+fn raw(
+    version: u32,
+    counts: [u64; 2],
+    entries: &[Vec<u8>],
+    infos: &[Vec<u8>],
+    data: usize,
+) -> Vec<u8> {
     let mut out = b"GGUF".to_vec();
     out.extend(version.to_le_bytes());
     out.extend(counts.iter().flat_map(|c| c.to_le_bytes()));
@@ -51,7 +59,16 @@ fn sound() -> Vec<u8> {
     gguf(
         &[
             entry("general.name", 8, &string(b"sound")),
-            entry("a.list", 9, &[&4u32.to_le_bytes()[..], &2u64.to_le_bytes(), &[1, 0, 0, 0, 2, 0, 0, 0]].concat()),
+            entry(
+                "a.list",
+                9,
+                &[
+                    &4u32.to_le_bytes()[..],
+                    &2u64.to_le_bytes(),
+                    &[1, 0, 0, 0, 2, 0, 0, 0],
+                ]
+                .concat(),
+            ),
         ],
         &[info("t", &[8, 2], 0, 0), info("u", &[32], 8, 64)],
         128,
@@ -66,38 +83,166 @@ fn attacks() -> Vec<Attack> {
     let f32_at = |offset| info("t", &[8], 0, offset);
     vec![
         ("empty", vec![], |r| matches!(r, Refusal::Truncated { .. })),
-        ("magic", b"GGML\x03\0\0\0".to_vec(), |r| matches!(r, Refusal::Magic)),
-        ("version-2", raw(2, [0, 0], &[], &[], 0), |r| matches!(r, Refusal::Version(2))),
-        ("big-endian", raw(3 << 24, [0, 0], &[], &[], 0), |r| matches!(r, Refusal::Version(_))),
-        ("tensor-count", raw(3, [u64::MAX, 0], &[], &[], 0), |r| matches!(r, Refusal::TooMany { .. })),
-        ("tensor-count-beyond-file", raw(3, [60_000, 0], &[], &[], 0), |r| matches!(r, Refusal::Truncated { .. })),
-        ("key-count", raw(3, [0, 5000], &[], &[], 8000), |r| matches!(r, Refusal::TooMany { .. })),
-        ("key-length", gguf(&[huge.to_vec()], &[], 64), |r| matches!(r, Refusal::TooMany { .. })),
-        ("key-empty", gguf(&[entry("", 0, &[1])], &[], 0), |r| matches!(r, Refusal::EmptyName(_))),
-        ("key-not-utf8", gguf(&[[string(b"\xff\xfe"), u32s(0)].concat()], &[], 64), |r| matches!(r, Refusal::NotUtf8(_))),
-        ("key-twice", gguf(&[entry("a", 0, &[1]), entry("a", 0, &[1])], &[], 0), |r| matches!(r, Refusal::Duplicate(_))),
-        ("value-type", gguf(&[entry("a", 13, &[0; 8])], &[], 0), |r| matches!(r, Refusal::UnknownValueType { .. })),
-        ("bool", gguf(&[entry("a", 7, &[2])], &[], 0), |r| matches!(r, Refusal::BadBool { .. })),
-        ("string-length", gguf(&[entry("a", 8, &huge)], &[], 0), |r| matches!(r, Refusal::TooMany { .. })),
-        ("array-length", gguf(&[entry("a", 9, &[&u32s(0)[..], &huge].concat())], &[], 0), |r| matches!(r, Refusal::TooMany { .. })),
-        ("array-beyond-file", gguf(&[entry("a", 9, &[&u32s(10)[..], &4_000_000u64.to_le_bytes()].concat())], &[], 64), |r| matches!(r, Refusal::Truncated { .. })),
-        ("array-of-arrays", gguf(&[entry("a", 9, &[&u32s(9)[..], &1u64.to_le_bytes(), &u32s(0), &huge].concat())], &[], 64), |r| matches!(r, Refusal::NestedArray(_))),
-        ("alignment-type", gguf(&[entry("general.alignment", 10, &32u64.to_le_bytes())], &[], 0), |r| matches!(r, Refusal::WrongType { .. })),
-        ("alignment-zero", gguf(&[entry("general.alignment", 4, &u32s(0))], &[], 0), |r| matches!(r, Refusal::Alignment(0))),
-        ("alignment-33", gguf(&[entry("general.alignment", 4, &u32s(33))], &[], 0), |r| matches!(r, Refusal::Alignment(33))),
-        ("alignment-huge", gguf(&[entry("general.alignment", 4, &u32s(1 << 31))], &[], 0), |r| matches!(r, Refusal::Alignment(_))),
-        ("tensor-name-empty", gguf(&[], &[info("", &[8], 0, 0)], 32), |r| matches!(r, Refusal::EmptyName(_))),
-        ("tensor-twice", gguf(&[], &[f32_at(0), f32_at(32)], 64), |r| matches!(r, Refusal::Duplicate(_))),
-        ("tensor-type", gguf(&[], &[info("t", &[8], 99, 0)], 32), |r| matches!(r, Refusal::UnknownTensorType { .. })),
-        ("tensor-dimensions", gguf(&[], &[info("t", &[1; 5], 0, 0)], 32), |r| matches!(r, Refusal::TooMany { .. })),
-        ("tensor-size-zero", gguf(&[], &[info("t", &[0, 8], 0, 0)], 32), |r| matches!(r, Refusal::Shape { .. })),
-        ("tensor-size-overflow", gguf(&[], &[info("t", &[1 << 40, 1 << 40], 0, 0)], 32), |r| matches!(r, Refusal::Shape { .. })),
-        ("tensor-bytes-overflow", gguf(&[], &[info("t", &[1 << 62], 0, 0)], 32), |r| matches!(r, Refusal::Shape { .. })),
-        ("tensor-block", gguf(&[], &[info("t", &[33], 8, 0)], 64), |r| matches!(r, Refusal::Shape { .. })),
-        ("tensor-misaligned", gguf(&[], &[f32_at(4)], 64), |r| matches!(r, Refusal::Misaligned { .. })),
-        ("tensor-beyond-file", gguf(&[], &[f32_at(64)], 64), |r| matches!(r, Refusal::OutOfBounds { .. })),
-        ("tensor-offset-overflow", gguf(&[], &[f32_at(u64::MAX - 31)], 64), |r| matches!(r, Refusal::OutOfBounds { .. })),
-        ("tensors-overlap", gguf(&[], &[info("a", &[16], 0, 0), info("b", &[8], 0, 32)], 64), |r| matches!(r, Refusal::Overlap(..))),
+        ("magic", b"GGML\x03\0\0\0".to_vec(), |r| {
+            matches!(r, Refusal::Magic)
+        }),
+        ("version-2", raw(2, [0, 0], &[], &[], 0), |r| {
+            matches!(r, Refusal::Version(2))
+        }),
+        ("big-endian", raw(3 << 24, [0, 0], &[], &[], 0), |r| {
+            matches!(r, Refusal::Version(_))
+        }),
+        ("tensor-count", raw(3, [u64::MAX, 0], &[], &[], 0), |r| {
+            matches!(r, Refusal::TooMany { .. })
+        }),
+        (
+            "tensor-count-beyond-file",
+            raw(3, [60_000, 0], &[], &[], 0),
+            |r| matches!(r, Refusal::Truncated { .. }),
+        ),
+        ("key-count", raw(3, [0, 5000], &[], &[], 8000), |r| {
+            matches!(r, Refusal::TooMany { .. })
+        }),
+        ("key-length", gguf(&[huge.to_vec()], &[], 64), |r| {
+            matches!(r, Refusal::TooMany { .. })
+        }),
+        ("key-empty", gguf(&[entry("", 0, &[1])], &[], 0), |r| {
+            matches!(r, Refusal::EmptyName(_))
+        }),
+        (
+            "key-not-utf8",
+            gguf(&[[string(b"\xff\xfe"), u32s(0)].concat()], &[], 64),
+            |r| matches!(r, Refusal::NotUtf8(_)),
+        ),
+        (
+            "key-twice",
+            gguf(&[entry("a", 0, &[1]), entry("a", 0, &[1])], &[], 0),
+            |r| matches!(r, Refusal::Duplicate(_)),
+        ),
+        (
+            "value-type",
+            gguf(&[entry("a", 13, &[0; 8])], &[], 0),
+            |r| matches!(r, Refusal::UnknownValueType { .. }),
+        ),
+        ("bool", gguf(&[entry("a", 7, &[2])], &[], 0), |r| {
+            matches!(r, Refusal::BadBool { .. })
+        }),
+        (
+            "string-length",
+            gguf(&[entry("a", 8, &huge)], &[], 0),
+            |r| matches!(r, Refusal::TooMany { .. }),
+        ),
+        (
+            "array-length",
+            gguf(&[entry("a", 9, &[&u32s(0)[..], &huge].concat())], &[], 0),
+            |r| matches!(r, Refusal::TooMany { .. }),
+        ),
+        (
+            "array-beyond-file",
+            gguf(
+                &[entry(
+                    "a",
+                    9,
+                    &[&u32s(10)[..], &4_000_000u64.to_le_bytes()].concat(),
+                )],
+                &[],
+                64,
+            ),
+            |r| matches!(r, Refusal::Truncated { .. }),
+        ),
+        (
+            "array-of-arrays",
+            gguf(
+                &[entry(
+                    "a",
+                    9,
+                    &[&u32s(9)[..], &1u64.to_le_bytes(), &u32s(0), &huge].concat(),
+                )],
+                &[],
+                64,
+            ),
+            |r| matches!(r, Refusal::NestedArray(_)),
+        ),
+        (
+            "alignment-type",
+            gguf(
+                &[entry("general.alignment", 10, &32u64.to_le_bytes())],
+                &[],
+                0,
+            ),
+            |r| matches!(r, Refusal::WrongType { .. }),
+        ),
+        (
+            "alignment-zero",
+            gguf(&[entry("general.alignment", 4, &u32s(0))], &[], 0),
+            |r| matches!(r, Refusal::Alignment(0)),
+        ),
+        (
+            "alignment-33",
+            gguf(&[entry("general.alignment", 4, &u32s(33))], &[], 0),
+            |r| matches!(r, Refusal::Alignment(33)),
+        ),
+        (
+            "alignment-huge",
+            gguf(&[entry("general.alignment", 4, &u32s(1 << 31))], &[], 0),
+            |r| matches!(r, Refusal::Alignment(_)),
+        ),
+        (
+            "tensor-name-empty",
+            gguf(&[], &[info("", &[8], 0, 0)], 32),
+            |r| matches!(r, Refusal::EmptyName(_)),
+        ),
+        (
+            "tensor-twice",
+            gguf(&[], &[f32_at(0), f32_at(32)], 64),
+            |r| matches!(r, Refusal::Duplicate(_)),
+        ),
+        (
+            "tensor-type",
+            gguf(&[], &[info("t", &[8], 99, 0)], 32),
+            |r| matches!(r, Refusal::UnknownTensorType { .. }),
+        ),
+        (
+            "tensor-dimensions",
+            gguf(&[], &[info("t", &[1; 5], 0, 0)], 32),
+            |r| matches!(r, Refusal::TooMany { .. }),
+        ),
+        (
+            "tensor-size-zero",
+            gguf(&[], &[info("t", &[0, 8], 0, 0)], 32),
+            |r| matches!(r, Refusal::Shape { .. }),
+        ),
+        (
+            "tensor-size-overflow",
+            gguf(&[], &[info("t", &[1 << 40, 1 << 40], 0, 0)], 32),
+            |r| matches!(r, Refusal::Shape { .. }),
+        ),
+        (
+            "tensor-bytes-overflow",
+            gguf(&[], &[info("t", &[1 << 62], 0, 0)], 32),
+            |r| matches!(r, Refusal::Shape { .. }),
+        ),
+        (
+            "tensor-block",
+            gguf(&[], &[info("t", &[33], 8, 0)], 64),
+            |r| matches!(r, Refusal::Shape { .. }),
+        ),
+        ("tensor-misaligned", gguf(&[], &[f32_at(4)], 64), |r| {
+            matches!(r, Refusal::Misaligned { .. })
+        }),
+        ("tensor-beyond-file", gguf(&[], &[f32_at(64)], 64), |r| {
+            matches!(r, Refusal::OutOfBounds { .. })
+        }),
+        (
+            "tensor-offset-overflow",
+            gguf(&[], &[f32_at(u64::MAX - 31)], 64),
+            |r| matches!(r, Refusal::OutOfBounds { .. }),
+        ),
+        (
+            "tensors-overlap",
+            gguf(&[], &[info("a", &[16], 0, 0), info("b", &[8], 0, 32)], 64),
+            |r| matches!(r, Refusal::Overlap(..)),
+        ),
     ]
 }
 
@@ -123,7 +268,10 @@ fn every_attack_is_refused_for_its_reason() {
             std::fs::write(&path, &bytes).unwrap();
         }
         let stored = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        assert!(stored == bytes, "{name} is not what it says; KINGLET_BLESS=1 writes it anew");
+        assert!(
+            stored == bytes,
+            "{name} is not what it says; KINGLET_BLESS=1 writes it anew"
+        );
         let refusal = refusal(bytes).unwrap_or_else(|| panic!("{name} was accepted"));
         assert!(expected(&refusal), "{name}: {refusal}");
         assert!(!refusal.to_string().is_empty());
@@ -131,7 +279,10 @@ fn every_attack_is_refused_for_its_reason() {
     }
     for entry in std::fs::read_dir(corpus()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        assert!(names.contains(&name), "{name} is in the corpus and not in the list");
+        assert!(
+            names.contains(&name),
+            "{name} is in the corpus and not in the list"
+        );
     }
     println!("attacks: {} refused for their reasons", names.len());
 }
@@ -144,7 +295,10 @@ fn a_sound_file_is_read_and_every_cut_of_it_refused() {
     assert_eq!(file.tensor("u").unwrap().bytes.len(), 34);
     let end = bytes.len() - 128 + 64 + 34;
     for len in 0..end {
-        assert!(refusal(bytes[..len].to_vec()).is_some(), "cut at {len}, it was accepted");
+        assert!(
+            refusal(bytes[..len].to_vec()).is_some(),
+            "cut at {len}, it was accepted"
+        );
     }
 }
 

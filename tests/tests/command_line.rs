@@ -1,4 +1,6 @@
 //! Bad input on the command line: one clear line, the right exit code, nothing half-written.
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::io::Write;
 use std::path::Path;
@@ -14,12 +16,18 @@ fn refused(arguments: &[&str], words: &[&str]) {
     assert_eq!(stderr.lines().count(), 1, "{arguments:?}: {stderr}");
     assert!(!stderr.contains("panicked"), "{stderr}");
     for word in words {
-        assert!(stderr.contains(word), "{arguments:?}: \"{word}\" is not in {stderr}");
+        assert!(
+            stderr.contains(word),
+            "{arguments:?}: \"{word}\" is not in {stderr}"
+        );
     }
 }
 
 fn scene() -> String {
-    root().join("tools/eval/scenes/000.png").to_string_lossy().into_owned()
+    root()
+        .join("tools/eval/scenes/000.png")
+        .to_string_lossy()
+        .into_owned()
 }
 
 fn bundled() -> Vec<u8> {
@@ -35,19 +43,29 @@ fn put(folder: &Path, name: &str, bytes: &[u8]) -> String {
 #[test]
 fn a_missing_or_damaged_model_is_named() {
     let folder = tempfile::tempdir().unwrap();
-    refused(&["see", &scene(), "--model", "nowhere.gguf"], &["nowhere.gguf"]);
+    refused(
+        &["see", &scene(), "--model", "nowhere.gguf"],
+        &["nowhere.gguf"],
+    );
     let empty = put(folder.path(), "empty.gguf", b"");
     refused(&["inspect", &empty], &["empty.gguf", "ends"]);
     let text = put(folder.path(), "text.gguf", b"this is no model at all");
     refused(&["inspect", &text], &["text.gguf", "no GGUF"]);
     let bytes = bundled();
     for share in [1, 10, 50, 90, 99] {
-        let cut = put(folder.path(), "cut.gguf", &bytes[..bytes.len() * share / 100]);
+        let cut = put(
+            folder.path(),
+            "cut.gguf",
+            &bytes[..bytes.len() * share / 100],
+        );
         refused(&["inspect", &cut], &["cut.gguf"]);
     }
     let directory = folder.path().join("directory");
     std::fs::create_dir(&directory).unwrap();
-    refused(&["inspect", &directory.to_string_lossy()], &["llm_config.json"]);
+    refused(
+        &["inspect", &directory.to_string_lossy()],
+        &["llm_config.json"],
+    );
 }
 
 #[test]
@@ -113,17 +131,36 @@ fn drawing_options_are_checked_before_anything_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.png");
     let out = out.to_string_lossy();
-    refused(&["draw", "a cat", "-o", &out, "--size", "100x100"], &["100x100", "16"]);
-    refused(&["draw", "a cat", "-o", &out, "--size", "16000x16"], &["16000x16"]);
+    refused(
+        &["draw", "a cat", "-o", &out, "--size", "100x100"],
+        &["100x100", "16"],
+    );
+    refused(
+        &["draw", "a cat", "-o", &out, "--size", "16000x16"],
+        &["16000x16"],
+    );
     refused(&["draw", "a cat", "-o", &out, "--steps", "0"], &["steps"]);
-    refused(&["draw", "a cat", "-o", &out, "--steps", "1000000"], &["steps"]);
-    refused(&["draw", "a cat", "-o", &out, "--guidance", "NaN"], &["guidance"]);
+    refused(
+        &["draw", "a cat", "-o", &out, "--steps", "1000000"],
+        &["steps"],
+    );
+    refused(
+        &["draw", "a cat", "-o", &out, "--guidance", "NaN"],
+        &["guidance"],
+    );
     let long = "a ".repeat(60_000);
     refused(&["draw", &long, "-o", &out], &["120000 bytes"]);
     let medium = "cat ".repeat(2000);
     refused(&["draw", &medium, "-o", &out], &["context"]);
-    refused(&["draw", "a cat", "--steps", "1", "-o", "/nowhere/out.png"], &["/nowhere/out.png"]);
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "something was left behind");
+    refused(
+        &["draw", "a cat", "--steps", "1", "-o", "/nowhere/out.png"],
+        &["/nowhere/out.png"],
+    );
+    assert_eq!(
+        std::fs::read_dir(folder.path()).unwrap().count(),
+        0,
+        "something was left behind"
+    );
 }
 
 #[test]
@@ -132,7 +169,9 @@ fn the_same_seed_gives_the_same_picture() {
     let draw = |name: &str, seed: &str| {
         let out = folder.path().join(name);
         let out = out.to_string_lossy();
-        let arguments = ["draw", "a cat", "--steps", "2", "--size", "64x32", "--seed", seed, "-o", &out];
+        let arguments = [
+            "draw", "a cat", "--steps", "2", "--size", "64x32", "--seed", seed, "-o", &out,
+        ];
         assert_eq!(program::run(&arguments).0, 0);
         std::fs::read(folder.path().join(name)).unwrap()
     };
@@ -169,16 +208,29 @@ fn a_configuration_is_checked_key_by_key() {
     run("", &["device"]);
     let good = "[device]\nname = \"a\"\n[broker]\nurl = \"mqtt://localhost\"\n";
     run(&format!("{good}[telescope]\n"), &["telescope"]);
-    run(&good.replace("name = \"a\"", "name = \"a\"\ncolour = 1"), &["colour"]);
+    run(
+        &good.replace("name = \"a\"", "name = \"a\"\ncolour = 1"),
+        &["colour"],
+    );
     run(&good.replace("\"a\"", "\"A B\""), &["device.name", "A B"]);
-    run(&good.replace("mqtt://localhost", "localhost"), &["broker.url"]);
-    run(&good.replace("localhost", "broker.example"), &["allow_insecure"]);
+    run(
+        &good.replace("mqtt://localhost", "localhost"),
+        &["broker.url"],
+    );
+    run(
+        &good.replace("localhost", "broker.example"),
+        &["allow_insecure"],
+    );
     let camera = format!("{good}[[camera]]\nname = \"c\"\nsource = \"tape:x\"\n");
     run(&camera, &["tape:x"]);
-    let watch = format!("{good}[[watch]]\nname = \"w\"\ncamera = \"c\"\nwhen = \"motion\"\nask = \"?\"\n");
+    let watch =
+        format!("{good}[[watch]]\nname = \"w\"\ncamera = \"c\"\nwhen = \"motion\"\nask = \"?\"\n");
     run(&watch, &["watch.camera"]);
     let state = put(folder.path(), "file", b"");
-    let state = good.replace("name = \"a\"", &format!("name = \"a\"\nstate = \"{state}/x\""));
+    let state = good.replace(
+        "name = \"a\"",
+        &format!("name = \"a\"\nstate = \"{state}/x\""),
+    );
     run(&state, &["state"]);
 }
 
@@ -189,14 +241,38 @@ fn compressing_refuses_bad_recipes_and_leaves_nothing_half_written() {
     let checkpoint = checkpoint.to_string_lossy();
     let out = folder.path().join("out.gguf");
     let out = out.to_string_lossy();
-    let recipe = put(folder.path(), "r.toml", b"[precision]\ndefault = \"Q8_0\"\n");
-    let bad = put(folder.path(), "bad.toml", b"[precision]\ndefalt = \"Q8_0\"\n");
-    let unknown = put(folder.path(), "unknown.toml", b"[precision]\ndefault = \"Q9_Z\"\n");
-    refused(&["compress", &checkpoint, "-o", &out, "--recipe", &bad], &["bad.toml", "defalt"]);
-    refused(&["compress", &checkpoint, "-o", &out, "--recipe", &unknown], &["Q9_Z"]);
-    refused(&["compress", "nowhere", "-o", &out, "--recipe", &recipe], &["nowhere"]);
+    let recipe = put(
+        folder.path(),
+        "r.toml",
+        b"[precision]\ndefault = \"Q8_0\"\n",
+    );
+    let bad = put(
+        folder.path(),
+        "bad.toml",
+        b"[precision]\ndefalt = \"Q8_0\"\n",
+    );
+    let unknown = put(
+        folder.path(),
+        "unknown.toml",
+        b"[precision]\ndefault = \"Q9_Z\"\n",
+    );
+    refused(
+        &["compress", &checkpoint, "-o", &out, "--recipe", &bad],
+        &["bad.toml", "defalt"],
+    );
+    refused(
+        &["compress", &checkpoint, "-o", &out, "--recipe", &unknown],
+        &["Q9_Z"],
+    );
+    refused(
+        &["compress", "nowhere", "-o", &out, "--recipe", &recipe],
+        &["nowhere"],
+    );
     let nowhere = "/nowhere/out.gguf";
-    refused(&["compress", &checkpoint, "-o", nowhere, "--recipe", &recipe], &[nowhere]);
+    refused(
+        &["compress", &checkpoint, "-o", nowhere, "--recipe", &recipe],
+        &[nowhere],
+    );
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
 
     let compress = ["compress", &checkpoint, "-o", &out, "--recipe", &recipe];
@@ -204,6 +280,9 @@ fn compressing_refuses_bad_recipes_and_leaves_nothing_half_written() {
     assert_eq!(program::run(&["inspect", &out]).0, 0);
     let first = std::fs::read(&*out).unwrap();
     assert_eq!(program::run(&compress).0, 0);
-    assert!(first == std::fs::read(&*out).unwrap(), "the same input gives other bytes");
+    assert!(
+        first == std::fs::read(&*out).unwrap(),
+        "the same input gives other bytes"
+    );
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 4);
 }

@@ -1,4 +1,6 @@
 //! The first command of the README.
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::time::{Duration, Instant};
 
@@ -34,5 +36,8 @@ fn a_broker_that_is_not_there_is_said_in_one_line() {
         program::run(&["demo", "--events", "1", "--broker", "mqtt://127.0.0.1:1"]);
     assert_eq!((code, &*stdout), (1, ""));
     let line = stderr.lines().last().unwrap();
-    assert!(line.starts_with("kinglet: ") && line.contains("127.0.0.1:1"), "{stderr}");
+    assert!(
+        line.starts_with("kinglet: ") && line.contains("127.0.0.1:1"),
+        "{stderr}"
+    );
 }

@@ -60,7 +60,9 @@ mod tests {
 
     #[test]
     fn every_format_returns_what_it_was_given_within_its_precision() {
-        let values: Vec<f32> = (0..64).map(|i| ((i * 37 % 64) as f32 - 31.5) / 8.0).collect();
+        let values: Vec<f32> = (0..64)
+            .map(|i| ((i * 37 % 64) as f32 - 31.5) / 8.0)
+            .collect();
         for (format, bound) in [
             (Format::F32, 0.0),
             (Format::F16, 0.003),

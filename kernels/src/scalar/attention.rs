@@ -40,7 +40,8 @@ pub(super) fn attention(
     }
 
     // Runs of keys and values in order; the last one is the queries' own block.
-    let mut runs: Vec<(&[f32], &[f32])> = past.iter().map(|c| (&c.keys[..], &c.values[..])).collect();
+    let mut runs: Vec<(&[f32], &[f32])> =
+        past.iter().map(|c| (&c.keys[..], &c.values[..])).collect();
     runs.push((&k.values, &v.values));
     let before: usize = past.iter().map(|c| c.tokens()).sum();
 

@@ -52,7 +52,12 @@ pub(super) fn gaussian(x: &Matrix, noise: Option<&Matrix>) -> Result<Matrix> {
     same("gaussian", "the row length", x.cols, channels * 2)?;
     if let Some(noise) = noise {
         same("gaussian", "the rows of the noise", noise.rows, x.rows)?;
-        same("gaussian", "the row length of the noise", noise.cols, channels)?;
+        same(
+            "gaussian",
+            "the row length of the noise",
+            noise.cols,
+            channels,
+        )?;
     }
     let mut out = Matrix::new(x.rows, channels)?;
     for n in 0..x.rows {

@@ -78,7 +78,10 @@ fn moments(values: impl Iterator<Item = f32> + Clone, len: usize, eps: f32) -> (
     let len = len.max(1) as f64;
     let mean = values.clone().map(f64::from).sum::<f64>() / len;
     let variance = values.map(|v| (f64::from(v) - mean).powi(2)).sum::<f64>() / len;
-    (mean as f32, (1.0 / (variance + f64::from(eps)).sqrt()) as f32)
+    (
+        mean as f32,
+        (1.0 / (variance + f64::from(eps)).sqrt()) as f32,
+    )
 }
 
 pub(super) fn renorm(x: &mut Matrix, reference: &Matrix, min: f32, span: RenormSpan) -> Result<()> {
@@ -99,5 +102,9 @@ pub(super) fn renorm(x: &mut Matrix, reference: &Matrix, min: f32, span: RenormS
 }
 
 fn length(values: &[f32]) -> f32 {
-    values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt() as f32
+    values
+        .iter()
+        .map(|v| f64::from(*v).powi(2))
+        .sum::<f64>()
+        .sqrt() as f32
 }

@@ -97,7 +97,10 @@ fn a_convolution_with_one_tap_is_a_matrix_product() {
     let w = weight(Format::F32, 7, 5, &random(2, 35));
     let b = weight(Format::F32, 1, 7, &random(3, 7));
     let conv = Scalar.conv2d(&x, &w, &b, ConvShape::same(3, 4, 1)).unwrap();
-    close(&conv.values, &Scalar.matmul(&x, &w, Some(&b)).unwrap().values);
+    close(
+        &conv.values,
+        &Scalar.matmul(&x, &w, Some(&b)).unwrap().values,
+    );
 }
 
 #[test]

@@ -42,7 +42,9 @@ impl Precision {
     /// [`QuantError::Recipe`].
     pub fn check(&self) -> Result<()> {
         let names = self.keep.values().chain([&self.default]);
-        names.into_iter().try_for_each(|name| by_name(name).map(drop))
+        names
+            .into_iter()
+            .try_for_each(|name| by_name(name).map(drop))
     }
 
     /// The type of a tensor. Vectors (norms, biases) are too small to be worth an error and stay
@@ -92,12 +94,23 @@ mod tests {
     fn the_longest_beginning_counts_and_odd_rows_fall_back() {
         let mut precision = Precision::default();
         precision.keep.insert("vae.".to_owned(), "F16".to_owned());
-        precision.keep.insert("vae.encoder.".to_owned(), "F32".to_owned());
+        precision
+            .keep
+            .insert("vae.encoder.".to_owned(), "F32".to_owned());
         let choose = |name, shape: &[usize]| precision.choose(name, shape).unwrap();
-        assert_eq!(choose("blk.0.attn_q.weight", &[64, 64]).format, Format::Q8_0);
+        assert_eq!(
+            choose("blk.0.attn_q.weight", &[64, 64]).format,
+            Format::Q8_0
+        );
         assert_eq!(choose("blk.0.attn_q.bias", &[64]).format, Format::F32);
-        assert_eq!(choose("vae.decoder.conv_in.weight", &[8, 32]).format, Format::F16);
-        assert_eq!(choose("vae.encoder.conv_in.weight", &[8, 32]).format, Format::F32);
+        assert_eq!(
+            choose("vae.decoder.conv_in.weight", &[8, 32]).format,
+            Format::F16
+        );
+        assert_eq!(
+            choose("vae.encoder.conv_in.weight", &[8, 32]).format,
+            Format::F32
+        );
         let odd = choose("v.patch_embd.weight", &[64, 588]);
         assert_eq!((odd.format, odd.fell_back), (Format::F16, true));
     }

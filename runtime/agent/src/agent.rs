@@ -86,9 +86,12 @@ impl Agent {
         let worker = thread("worker", move || worker.run(&queue))?;
         for config in &config.watch {
             if let Some(slot) = slots.get(&config.camera) {
-                let (slot, jobs, config) = (Arc::clone(slot), jobs.clone(), Arc::new(config.clone()));
+                let (slot, jobs, config) =
+                    (Arc::clone(slot), jobs.clone(), Arc::new(config.clone()));
                 let when = When::parse(&config.when)?;
-                threads.push(thread("watch", move || watch(&config, &when, &slot, &jobs))?);
+                threads.push(thread("watch", move || {
+                    watch(&config, &when, &slot, &jobs)
+                })?);
             }
         }
 

@@ -143,7 +143,9 @@ pub fn parse(
 fn read(payload: &[u8]) -> Result<Payload, String> {
     if payload.len() > LARGEST_COMMAND {
         let len = payload.len();
-        return Err(format!("{len} bytes; at most {LARGEST_COMMAND} are accepted"));
+        return Err(format!(
+            "{len} bytes; at most {LARGEST_COMMAND} are accepted"
+        ));
     }
     serde_json::from_slice(payload).map_err(|e| format!("the command is not understood: {e}"))
 }
@@ -159,14 +161,18 @@ fn action(name: &str, args: Map<String, Value>) -> Result<Action, String> {
     match name {
         "see" => see(serde_json::from_value(args).map_err(wrong)?),
         "draw" => draw(serde_json::from_value(args).map_err(wrong)?),
-        _ => Err(format!("there is no command \"{name}\"; known are see and draw")),
+        _ => Err(format!(
+            "there is no command \"{name}\"; known are see and draw"
+        )),
     }
 }
 
 fn see(args: SeeArgs) -> Result<Action, String> {
     let ask = args.ask.unwrap_or_else(|| DEFAULT_QUESTION.to_owned());
     if ask.len() > LONGEST_QUESTION {
-        return Err(format!("ask: at most {LONGEST_QUESTION} bytes are accepted"));
+        return Err(format!(
+            "ask: at most {LONGEST_QUESTION} bytes are accepted"
+        ));
     }
     let look = match (args.image, args.camera) {
         (Some(_), Some(_)) => return Err("args: either image or camera, not both".to_owned()),
@@ -183,7 +189,9 @@ fn see(args: SeeArgs) -> Result<Action, String> {
 
 fn draw(args: DrawArgs) -> Result<Action, String> {
     if args.prompt.len() > LONGEST_PROMPT {
-        return Err(format!("prompt: at most {LONGEST_PROMPT} bytes are accepted"));
+        return Err(format!(
+            "prompt: at most {LONGEST_PROMPT} bytes are accepted"
+        ));
     }
     let size = args.size.as_deref().map(size).transpose()?;
     Ok(Action::Draw(DrawRequest {
@@ -203,7 +211,9 @@ pub fn size(text: &str) -> Result<(usize, usize), String> {
     let sides = text.split_once('x').map(|(w, h)| (w.parse(), h.parse()));
     match sides {
         Some((Ok(w), Ok(h))) => Ok((w, h)),
-        _ => Err(format!("size: \"{text}\" is not understood; WIDTHxHEIGHT is expected")),
+        _ => Err(format!(
+            "size: \"{text}\" is not understood; WIDTHxHEIGHT is expected"
+        )),
     }
 }
 
@@ -213,7 +223,12 @@ mod tests {
 
     fn parsed(name: &str, payload: &str) -> Result<Command, (ReplyTo, String)> {
         let topic = format!("kinglet/porch/command/{name}");
-        parse(&topic, payload.as_bytes(), Envelope::default(), "new".to_owned())
+        parse(
+            &topic,
+            payload.as_bytes(),
+            Envelope::default(),
+            "new".to_owned(),
+        )
     }
 
     #[test]
@@ -228,7 +243,10 @@ mod tests {
             panic!("no drawing")
         };
         assert_eq!(request.size, Some((64, 32)));
-        assert_eq!((request.steps, request.seed, request.guidance), (Some(4), Some(7), None));
+        assert_eq!(
+            (request.steps, request.seed, request.guidance),
+            (Some(4), Some(7), None)
+        );
     }
 
     #[test]
@@ -238,10 +256,22 @@ mod tests {
             ("draw", "", "not understood"),
             ("draw", "[]", "not understood"),
             ("draw", "{}", "prompt"),
-            ("draw", r#"{"args": {"prompt": "a", "colour": 1}}"#, "colour"),
-            ("draw", r#"{"args": {"prompt": "a", "size": "big"}}"#, "WIDTHxHEIGHT"),
+            (
+                "draw",
+                r#"{"args": {"prompt": "a", "colour": 1}}"#,
+                "colour",
+            ),
+            (
+                "draw",
+                r#"{"args": {"prompt": "a", "size": "big"}}"#,
+                "WIDTHxHEIGHT",
+            ),
             ("draw", r#"{"id": "a/b", "args": {"prompt": "a"}}"#, "id"),
-            ("draw", r#"{"expires": "soon", "args": {"prompt": "a"}}"#, "expires"),
+            (
+                "draw",
+                r#"{"expires": "soon", "args": {"prompt": "a"}}"#,
+                "expires",
+            ),
             ("draw", &long, "prompt"),
             ("see", r#"{"args": {"image": "!"}}"#, "base64"),
             ("see", r#"{"args": {"image": "AAAA"}}"#, "image"),

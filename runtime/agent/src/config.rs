@@ -174,10 +174,15 @@ impl Config {
                 return Err(error("watch.name", &watch.name, "is used twice"));
             }
             if !self.camera.iter().any(|c| c.name == watch.camera) {
-                return Err(error("watch.camera", &watch.camera, "is no camera of this file"));
+                return Err(error(
+                    "watch.camera",
+                    &watch.camera,
+                    "is no camera of this file",
+                ));
             }
             if watch.ask.len() > LONGEST_QUESTION {
-                let expected = format!("is too long; at most {LONGEST_QUESTION} bytes are accepted");
+                let expected =
+                    format!("is too long; at most {LONGEST_QUESTION} bytes are accepted");
                 return Err(error("watch.ask", &watch.name, &expected));
             }
             When::parse(&watch.when)?;
@@ -234,7 +239,11 @@ pub(crate) fn error(field: &str, value: &str, expected: &str) -> AgentError {
 }
 
 fn name_error(field: &str, value: &str) -> AgentError {
-    error(field, value, "is no name: 1 to 64 of a-z, 0-9 and - are accepted")
+    error(
+        field,
+        value,
+        "is no name: 1 to 64 of a-z, 0-9 and - are accepted",
+    )
 }
 
 #[cfg(test)]
@@ -257,7 +266,14 @@ mod tests {
         let refused = address("mqtt://broker.example:1883", false).unwrap_err();
         assert!(refused.to_string().contains("allow_insecure"), "{refused}");
         assert!(address("mqtt://broker.example:1883", true).is_ok());
-        for url in ["", "http://localhost", "mqtt://", "mqtt://h:0", "mqtt://h:99999", "mqtt://a/b"] {
+        for url in [
+            "",
+            "http://localhost",
+            "mqtt://",
+            "mqtt://h:0",
+            "mqtt://h:99999",
+            "mqtt://a/b",
+        ] {
             assert!(address(url, true).is_err(), "{url}");
         }
     }

@@ -11,9 +11,7 @@ use std::time::Duration;
 
 use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{
-    ConnectProperties, LastWill, Packet, Publish, PublishProperties,
-};
+use rumqttc::v5::mqttbytes::v5::{ConnectProperties, LastWill, Packet, Publish, PublishProperties};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -83,7 +81,8 @@ impl Link {
                 return;
             };
             let reason = self.explain(&e);
-            let news = !matches!(&*self.connection.borrow(), Connection::Down(old) if *old == reason);
+            let news =
+                !matches!(&*self.connection.borrow(), Connection::Down(old) if *old == reason);
             if news {
                 tracing::warn!("{reason}; trying again");
             }
@@ -97,8 +96,7 @@ impl Link {
     }
 
     fn options(&self) -> MqttOptions {
-        let mut options =
-            MqttOptions::new(&self.client_id, &self.address.host, self.address.port);
+        let mut options = MqttOptions::new(&self.client_id, &self.address.host, self.address.port);
         options.set_keep_alive(KEEP_ALIVE);
         options.set_clean_start(false);
         let mut properties = ConnectProperties::new();
@@ -228,6 +226,7 @@ impl Link {
     }
 }
 
+#[allow(clippy::large_enum_variant)] // It lives for one turn of a loop.
 enum Woken {
     Event(Result<Event, ConnectionError>),
     Stored,

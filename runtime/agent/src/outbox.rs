@@ -126,11 +126,7 @@ impl Outbox {
         self.write(Some(EVENTS), build)
     }
 
-    fn write(
-        &self,
-        counter: Option<&str>,
-        build: impl FnOnce(u64) -> Vec<Message>,
-    ) -> Result<()> {
+    fn write(&self, counter: Option<&str>, build: impl FnOnce(u64) -> Vec<Message>) -> Result<()> {
         let mut index = self.lock();
         let stored = self
             .try_write(&mut index, counter, build)
@@ -186,7 +182,10 @@ impl Outbox {
                 .map(|(key, (class, size))| (*class, *key, *size))
                 .collect();
             old.sort_unstable();
-            let new = stored.added.iter().map(|(key, class, size)| (*class, *key, *size));
+            let new = stored
+                .added
+                .iter()
+                .map(|(key, class, size)| (*class, *key, *size));
             for (_, key, size) in old.into_iter().chain(new) {
                 if bytes <= self.max_bytes {
                     break;

@@ -64,7 +64,9 @@ impl Topics {
         let groups = groups
             .iter()
             .map(|g| format!("{PREFIX}/group/{g}/command/+"));
-        std::iter::once(self.of("command/+")).chain(groups).collect()
+        std::iter::once(self.of("command/+"))
+            .chain(groups)
+            .collect()
     }
 
     fn of(&self, rest: &str) -> String {

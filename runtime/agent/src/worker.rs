@@ -113,7 +113,12 @@ impl Worker {
                     timing,
                     picture,
                 };
-                messages.push(message(&self.topics.event(), Class::Event, json(&event), None));
+                messages.push(message(
+                    &self.topics.event(),
+                    Class::Event,
+                    json(&event),
+                    None,
+                ));
             }
             messages
         });
@@ -134,7 +139,10 @@ impl Worker {
             self.keep(messages.clone());
             return;
         }
-        let messages = if command.expires.is_some_and(|t| t < OffsetDateTime::now_utc()) {
+        let messages = if command
+            .expires
+            .is_some_and(|t| t < OffsetDateTime::now_utc())
+        {
             vec![refusal(&self.topics, reply, "it has expired")]
         } else {
             match &command.action {
@@ -151,10 +159,9 @@ impl Worker {
 
     fn answer(&self, reply: &ReplyTo, ask: &str, look: &Look, since: Instant) -> Vec<Message> {
         let started = Instant::now();
-        let answer = self.find(look).and_then(|picture| {
-            self.see(&picture, ask)
-                .map_err(|e| e.to_string())
-        });
+        let answer = self
+            .find(look)
+            .and_then(|picture| self.see(&picture, ask).map_err(|e| e.to_string()));
         vec![match answer {
             Ok(answer) => {
                 let timing = timing(since, started, "see");
@@ -258,7 +265,12 @@ fn to(topics: &Topics, reply: &ReplyTo, payload: &Reply) -> Message {
         Some(topic) => topic.clone(),
         None => topics.result(&reply.id),
     };
-    message(&topic, Class::Reply, json(payload), reply.correlation.clone())
+    message(
+        &topic,
+        Class::Reply,
+        json(payload),
+        reply.correlation.clone(),
+    )
 }
 
 fn message(topic: &str, class: Class, payload: Vec<u8>, correlation: Option<Vec<u8>>) -> Message {

@@ -114,7 +114,9 @@ pub enum Refusal {
         alignment: u64,
     },
     /// A tensor that reaches past the end of the file.
-    #[error("tensor \"{tensor}\" needs bytes {start} to {end}, but the file has {len}; it was cut short or damaged")]
+    #[error(
+        "tensor \"{tensor}\" needs bytes {start} to {end}, but the file has {len}; it was cut short or damaged"
+    )]
     OutOfBounds {
         /// The tensor.
         tensor: String,

@@ -36,8 +36,8 @@ impl SafeTensors {
             name: name.to_owned(),
             refusal,
         };
-        let parsed = Parsed::deserialize(&bytes)
-            .map_err(|e| refuse(Refusal::SafeTensors(e.to_string())))?;
+        let parsed =
+            Parsed::deserialize(&bytes).map_err(|e| refuse(Refusal::SafeTensors(e.to_string())))?;
         let mut tensors = BTreeMap::new();
         for (tensor, view) in parsed.iter() {
             let kind = kind_of(view.dtype()).ok_or_else(|| {
@@ -66,10 +66,12 @@ impl SafeTensors {
     /// # Errors
     /// [`Refusal::MissingTensor`].
     pub fn get(&self, name: &str) -> Result<&Tensor> {
-        self.tensors.get(name).ok_or_else(|| ContainerError::Refused {
-            name: self.name.clone(),
-            refusal: Refusal::MissingTensor(name.to_owned()),
-        })
+        self.tensors
+            .get(name)
+            .ok_or_else(|| ContainerError::Refused {
+                name: self.name.clone(),
+                refusal: Refusal::MissingTensor(name.to_owned()),
+            })
     }
 
     /// All tensors, by name.

@@ -48,7 +48,12 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "URL")]
     pub(crate) broker: Option<String>,
     /// Where the picture that is drawn goes.
-    #[arg(short, long, value_name = "OUT.png", default_value = "kinglet-demo.png")]
+    #[arg(
+        short,
+        long,
+        value_name = "OUT.png",
+        default_value = "kinglet-demo.png"
+    )]
     pub(crate) output: PathBuf,
 }
 

@@ -13,7 +13,11 @@ impl Failure {
     pub(crate) fn new(reason: impl fmt::Display) -> Self {
         // One line, whatever an error's text looks like.
         let text = reason.to_string();
-        let lines: Vec<&str> = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+        let lines: Vec<&str> = text
+            .lines()
+            .map(str::trim)
+            .filter(|l| !l.is_empty())
+            .collect();
         Failure(lines.join("; "))
     }
 }

@@ -66,7 +66,12 @@ impl<D: Device> ResnetBlock<D> {
             shortcut: if outputs == inputs {
                 None
             } else {
-                Some(Conv::load(loader, &format!("{name}.nin_shortcut"), inputs, 1)?)
+                Some(Conv::load(
+                    loader,
+                    &format!("{name}.nin_shortcut"),
+                    inputs,
+                    1,
+                )?)
             },
             conv1,
         })
@@ -74,9 +79,8 @@ impl<D: Device> ResnetBlock<D> {
 
     fn apply(&self, d: &D, x: &mut Plane<D>, groups: usize) -> Result<()> {
         let (h, w) = (x.height, x.width);
-        let norm = |x: &D::Buffer, n: &Norm<D>| {
-            d.group_norm(x, &n.weight, &n.bias, groups, EPSILON, true)
-        };
+        let norm =
+            |x: &D::Buffer, n: &Norm<D>| d.group_norm(x, &n.weight, &n.bias, groups, EPSILON, true);
         let inner = self.conv1.same(d, &norm(&x.values, &self.norm1)?, h, w)?;
         let inner = self.conv2.same(d, &norm(&inner, &self.norm2)?, h, w)?;
         if let Some(shortcut) = &self.shortcut {
@@ -169,7 +173,11 @@ impl<D: Device> Level<D> {
         let mut blocks = Vec::new();
         loop {
             let block = format!("{name}.block.{}", blocks.len());
-            if !loader.source.tensors.contains_key(&format!("{block}.conv1.weight")) {
+            if !loader
+                .source
+                .tensors
+                .contains_key(&format!("{block}.conv1.weight"))
+            {
                 break;
             }
             let block = ResnetBlock::load(loader, &block, *channels)?;
@@ -177,7 +185,11 @@ impl<D: Device> Level<D> {
             blocks.push(block);
         }
         let resample = format!("{name}.{resample}.conv");
-        let resample = if loader.source.tensors.contains_key(&format!("{resample}.weight")) {
+        let resample = if loader
+            .source
+            .tensors
+            .contains_key(&format!("{resample}.weight"))
+        {
             Some(Conv::load(loader, &resample, *channels, 3)?)
         } else {
             None
@@ -290,7 +302,13 @@ impl<D: Device> Autoencoder<D> {
     ///
     /// # Errors
     /// What the device refuses.
-    pub fn moments(&self, d: &D, picture: &D::Buffer, height: usize, width: usize) -> Result<D::Buffer> {
+    pub fn moments(
+        &self,
+        d: &D,
+        picture: &D::Buffer,
+        height: usize,
+        width: usize,
+    ) -> Result<D::Buffer> {
         let groups = self.config.groups;
         let mut x = Plane {
             values: self.encoder.conv_in.same(d, picture, height, width)?,
@@ -338,7 +356,13 @@ impl<D: Device> Autoencoder<D> {
     ///
     /// # Errors
     /// What the device refuses.
-    pub fn decode(&self, d: &D, latents: &D::Buffer, height: usize, width: usize) -> Result<D::Buffer> {
+    pub fn decode(
+        &self,
+        d: &D,
+        latents: &D::Buffer,
+        height: usize,
+        width: usize,
+    ) -> Result<D::Buffer> {
         let groups = self.config.groups;
         let mut z = d.copy(latents)?;
         d.affine(&mut z, 1.0 / self.config.scale, self.config.shift)?;

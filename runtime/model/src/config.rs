@@ -207,15 +207,28 @@ impl Config {
         }
         if !l.heads.is_multiple_of(l.kv_heads) {
             let text = format!("it must divide the {} query heads", l.heads);
-            return Err(refuse(source, "number of key-value heads", l.kv_heads, &text));
+            return Err(refuse(
+                source,
+                "number of key-value heads",
+                l.kv_heads,
+                &text,
+            ));
         }
         if !v.hidden.is_multiple_of(v.heads) {
             let text = format!("{} heads must divide it", v.heads);
             return Err(refuse(source, "vision: hidden size", v.hidden, &text));
         }
         for (field, rule, side) in [
-            ("the picture rule of the vision encoder", v.rule, v.patch * v.position_side),
-            ("the picture rule of the latents", a.rule, a.token_pixels() * a.position_side),
+            (
+                "the picture rule of the vision encoder",
+                v.rule,
+                v.patch * v.position_side,
+            ),
+            (
+                "the picture rule of the latents",
+                a.rule,
+                a.token_pixels() * a.position_side,
+            ),
         ] {
             if rule.min == 0 || rule.stride == 0 || rule.min > rule.max || rule.max > side {
                 let got = format!("{}..{} by {}", rule.min, rule.max, rule.stride);
@@ -241,7 +254,12 @@ impl Config {
             ("timestep shift", d.shift),
         ] {
             if !(value.is_finite() && value > 0.0) {
-                return Err(refuse(source, field, value, "a positive number is expected"));
+                return Err(refuse(
+                    source,
+                    field,
+                    value,
+                    "a positive number is expected",
+                ));
             }
         }
         for (field, value) in [
@@ -256,7 +274,12 @@ impl Config {
             }
         }
         if d.timesteps < 2 {
-            return Err(refuse(source, "timesteps", d.timesteps, "at least 2 are expected"));
+            return Err(refuse(
+                source,
+                "timesteps",
+                d.timesteps,
+                "at least 2 are expected",
+            ));
         }
         Ok(())
     }

@@ -260,7 +260,9 @@ fn text(directory: &Path, file: &str) -> Result<String> {
         .map_err(|e| refuse(e.to_string()))?
         .len();
     if len > LARGEST_JSON {
-        return Err(refuse(format!("it has {len} bytes, at most {LARGEST_JSON} are read")));
+        return Err(refuse(format!(
+            "it has {len} bytes, at most {LARGEST_JSON} are read"
+        )));
     }
     std::fs::read_to_string(&path).map_err(|e| refuse(e.to_string()))
 }

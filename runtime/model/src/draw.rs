@@ -83,7 +83,10 @@ impl DrawOptions {
         let unit = config.latent.token_pixels();
         let largest = unit * config.latent.position_side;
         let (w, h) = self.size;
-        if [w, h].iter().any(|s| *s == 0 || *s > largest || !s.is_multiple_of(unit)) {
+        if [w, h]
+            .iter()
+            .any(|s| *s == 0 || *s > largest || !s.is_multiple_of(unit))
+        {
             return refuse(
                 "the size",
                 format!("{w}x{h}"),
@@ -241,7 +244,9 @@ impl<'a, D: Device> Drawing<'a, D> {
         let (rows, columns) = self.grid;
         let patch = model.config.latent.patch;
         let latents = model.latents.unpack(d, &self.x, rows, columns)?;
-        let pixels = model.autoencoder.decode(d, &latents, rows * patch, columns * patch)?;
+        let pixels = model
+            .autoencoder
+            .decode(d, &latents, rows * patch, columns * patch)?;
         let bytes = to_bytes(&d.download(&pixels)?);
         Picture::from_rgb(self.options.size.0, self.options.size.1, bytes)
     }

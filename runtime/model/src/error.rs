@@ -36,7 +36,9 @@ pub enum ModelError {
         expected: String,
     },
     /// A tensor has another shape than the configuration implies.
-    #[error("{source_name}: tensor \"{tensor}\" is {got:?}, the configuration implies {expected:?}")]
+    #[error(
+        "{source_name}: tensor \"{tensor}\" is {got:?}, the configuration implies {expected:?}"
+    )]
     TensorShape {
         /// The file.
         source_name: String,
@@ -48,7 +50,9 @@ pub enum ModelError {
         expected: Vec<usize>,
     },
     /// A tensor is stored in a type that no kernel reads.
-    #[error("{source_name}: tensor \"{tensor}\" is stored as {kind}, which this version cannot compute with")]
+    #[error(
+        "{source_name}: tensor \"{tensor}\" is stored as {kind}, which this version cannot compute with"
+    )]
     TensorType {
         /// The file.
         source_name: String,

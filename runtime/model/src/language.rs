@@ -19,7 +19,11 @@ struct FeedForward<D: Device> {
 }
 
 impl<D: Device> FeedForward<D> {
-    fn load(loader: Loader<'_, D>, name: impl Fn(&str) -> String, c: &LanguageConfig) -> Result<Self> {
+    fn load(
+        loader: Loader<'_, D>,
+        name: impl Fn(&str) -> String,
+        c: &LanguageConfig,
+    ) -> Result<Self> {
         let (inner, hidden) = (c.feed_forward, c.hidden);
         Ok(FeedForward {
             gate: loader.linear_without_bias(&name("ffn_gate"), inner, hidden)?,

@@ -147,7 +147,11 @@ mod tests {
             }
         }
         for format in Format::ALL {
-            assert!(TensorType::ALL.iter().any(|k| format_of(*k) == Some(format)));
+            assert!(
+                TensorType::ALL
+                    .iter()
+                    .any(|k| format_of(*k) == Some(format))
+            );
         }
     }
 }

@@ -83,7 +83,9 @@ pub fn read(gguf: &Gguf) -> Result<Config> {
     if architecture != ARCHITECTURE {
         return Err(ModelError::Unsupported {
             source_name: gguf.name().to_owned(),
-            what: format!("its architecture is \"{architecture}\"; only \"{ARCHITECTURE}\" can be run"),
+            what: format!(
+                "its architecture is \"{architecture}\"; only \"{ARCHITECTURE}\" can be run"
+            ),
         });
     }
     let reader = Reader { gguf };
@@ -134,7 +136,8 @@ pub fn read(gguf: &Gguf) -> Result<Config> {
             shift: reader.float("draw.shift")?,
             guidance: reader.float("draw.guidance")?,
             interval: reader.pair("draw.guidance_interval")?,
-            renorm: Renorm::from_name(&renorm).ok_or_else(|| reader.unknown("renorm kind", &renorm))?,
+            renorm: Renorm::from_name(&renorm)
+                .ok_or_else(|| reader.unknown("renorm kind", &renorm))?,
             renorm_min: reader.float("draw.renorm_min")?,
         },
     };

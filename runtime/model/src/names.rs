@@ -5,10 +5,16 @@
 
 /// Original and GGUF names outside of layers.
 const TOP: &[(&str, &str)] = &[
-    ("language_model.model.embed_tokens.weight", "token_embd.weight"),
+    (
+        "language_model.model.embed_tokens.weight",
+        "token_embd.weight",
+    ),
     ("language_model.lm_head.weight", "output.weight"),
     ("language_model.model.norm.weight", "output_norm.weight"),
-    ("language_model.model.norm_moe_gen.weight", "output_norm_gen.weight"),
+    (
+        "language_model.model.norm_moe_gen.weight",
+        "output_norm_gen.weight",
+    ),
     ("time_embedder.mlp.0.weight", "time.0.weight"),
     ("time_embedder.mlp.0.bias", "time.0.bias"),
     ("time_embedder.mlp.2.weight", "time.2.weight"),
@@ -23,11 +29,26 @@ const TOP: &[(&str, &str)] = &[
     ("connector.fc2.weight", "mm.2.weight"),
     ("connector.fc2.bias", "mm.2.bias"),
     ("vit_pos_embed.pos_embed", "mm.position_embd.weight"),
-    ("vit_model.vision_model.embeddings.patch_embedding.weight", "v.patch_embd.weight"),
-    ("vit_model.vision_model.embeddings.patch_embedding.bias", "v.patch_embd.bias"),
-    ("vit_model.vision_model.embeddings.position_embedding.weight", "v.position_embd.weight"),
-    ("vit_model.vision_model.post_layernorm.weight", "v.post_ln.weight"),
-    ("vit_model.vision_model.post_layernorm.bias", "v.post_ln.bias"),
+    (
+        "vit_model.vision_model.embeddings.patch_embedding.weight",
+        "v.patch_embd.weight",
+    ),
+    (
+        "vit_model.vision_model.embeddings.patch_embedding.bias",
+        "v.patch_embd.bias",
+    ),
+    (
+        "vit_model.vision_model.embeddings.position_embedding.weight",
+        "v.position_embd.weight",
+    ),
+    (
+        "vit_model.vision_model.post_layernorm.weight",
+        "v.post_ln.weight",
+    ),
+    (
+        "vit_model.vision_model.post_layernorm.bias",
+        "v.post_ln.bias",
+    ),
 ];
 
 const LANGUAGE_PREFIX: &str = "language_model.model.layers.";
@@ -39,10 +60,26 @@ const LANGUAGE: &[(&str, &str, &str)] = &[
     ("self_attn.q_proj", "self_attn.q_proj_moe_gen", "attn_q"),
     ("self_attn.k_proj", "self_attn.k_proj_moe_gen", "attn_k"),
     ("self_attn.v_proj", "self_attn.v_proj_moe_gen", "attn_v"),
-    ("self_attn.o_proj", "self_attn.o_proj_moe_gen", "attn_output"),
-    ("self_attn.q_norm", "self_attn.q_norm_moe_gen", "attn_q_norm"),
-    ("self_attn.k_norm", "self_attn.k_norm_moe_gen", "attn_k_norm"),
-    ("post_attention_layernorm", "post_attention_layernorm_moe_gen", "ffn_norm"),
+    (
+        "self_attn.o_proj",
+        "self_attn.o_proj_moe_gen",
+        "attn_output",
+    ),
+    (
+        "self_attn.q_norm",
+        "self_attn.q_norm_moe_gen",
+        "attn_q_norm",
+    ),
+    (
+        "self_attn.k_norm",
+        "self_attn.k_norm_moe_gen",
+        "attn_k_norm",
+    ),
+    (
+        "post_attention_layernorm",
+        "post_attention_layernorm_moe_gen",
+        "ffn_norm",
+    ),
     ("mlp.gate_proj", "mlp_moe_gen.gate_proj", "ffn_gate"),
     ("mlp.up_proj", "mlp_moe_gen.up_proj", "ffn_up"),
     ("mlp.down_proj", "mlp_moe_gen.down_proj", "ffn_down"),
@@ -104,15 +141,30 @@ mod tests {
     #[test]
     fn twins_are_told_apart() {
         let cases = [
-            ("language_model.model.layers.3.mlp.gate_proj.weight", "blk.3.ffn_gate.weight"),
-            ("language_model.model.layers.3.mlp_moe_gen.gate_proj.weight", "blk.3.ffn_gate_gen.weight"),
-            ("language_model.model.layers.0.self_attn.q_proj_moe_gen.bias", "blk.0.attn_q_gen.bias"),
-            ("vit_model.vision_model.encoder.layers.12.mlp.fc1.bias", "v.blk.12.ffn_up.bias"),
+            (
+                "language_model.model.layers.3.mlp.gate_proj.weight",
+                "blk.3.ffn_gate.weight",
+            ),
+            (
+                "language_model.model.layers.3.mlp_moe_gen.gate_proj.weight",
+                "blk.3.ffn_gate_gen.weight",
+            ),
+            (
+                "language_model.model.layers.0.self_attn.q_proj_moe_gen.bias",
+                "blk.0.attn_q_gen.bias",
+            ),
+            (
+                "vit_model.vision_model.encoder.layers.12.mlp.fc1.bias",
+                "v.blk.12.ffn_up.bias",
+            ),
         ];
         for (original, gguf) in cases {
             assert_eq!(from_original(original).as_deref(), Some(gguf));
         }
-        assert_eq!(from_original("language_model.model.layers.x.mlp.up_proj.weight"), None);
+        assert_eq!(
+            from_original("language_model.model.layers.x.mlp.up_proj.weight"),
+            None
+        );
         assert_eq!(from_original("something.else"), None);
     }
 }

@@ -165,7 +165,9 @@ pub fn size_by_rule(width: usize, height: usize, rule: &PictureRule) -> (usize, 
     };
     let (w, h) = (width as f64, height as f64);
     let (long, short) = (w.max(h), w.min(h));
-    let scale = (rule.max as f64 / long).min(1.0).max(rule.min as f64 / short);
+    let scale = (rule.max as f64 / long)
+        .min(1.0)
+        .max(rule.min as f64 / short);
     let (mut w, mut h) = apply(w, h, scale);
     // The reference takes the ratio of areas here, not its root.
     if w * h > rule.max_pixels as f64 {

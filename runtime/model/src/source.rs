@@ -70,9 +70,11 @@ impl Source {
     /// # Errors
     /// [`ModelError::MissingTensor`].
     pub fn tensor(&self, name: &str) -> Result<&Tensor> {
-        self.tensors.get(name).ok_or_else(|| ModelError::MissingTensor {
-            source_name: self.name.clone(),
-            tensor: name.to_owned(),
-        })
+        self.tensors
+            .get(name)
+            .ok_or_else(|| ModelError::MissingTensor {
+                source_name: self.name.clone(),
+                tensor: name.to_owned(),
+            })
     }
 }

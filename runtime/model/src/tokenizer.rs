@@ -40,7 +40,8 @@ impl Tokenizer {
                 .token_to_id(name)
                 .ok_or_else(|| ModelError::Tokenizer(format!("the token {name} is missing")))?;
             if id as usize >= vocabulary {
-                let text = format!("the token {name} is {id}, but there are {vocabulary} embeddings");
+                let text =
+                    format!("the token {name} is {id}, but there are {vocabulary} embeddings");
                 return Err(ModelError::Tokenizer(text));
             }
             Ok(id)

@@ -98,7 +98,12 @@ impl<D: Device> Vision<D> {
             self.layer(d, layer, &mut x)?;
             show::<D>(observer, Stage::VisionLayer(i), &x);
         }
-        let x = d.layer_norm(&x, &self.last_norm.weight, &self.last_norm.bias, self.epsilon)?;
+        let x = d.layer_norm(
+            &x,
+            &self.last_norm.weight,
+            &self.last_norm.bias,
+            self.epsilon,
+        )?;
         show::<D>(observer, Stage::VisionOutput, &x);
 
         let mut x = self.connector.0.apply(d, &x)?;

@@ -3,6 +3,8 @@
 //! `KINGLET_GOLDEN_DIR` names another set (a folder with `checkpoint/`, `goldens/` and `moe/`);
 //! nothing here depends on the sizes at hand. A tensor that is neither checked nor on the list of
 //! what is not covered yet fails the test.
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod golden_set;
 
@@ -19,8 +21,16 @@ type Shared = std::sync::Arc<Model<Scalar>>;
 const UNCOVERED: &[(&str, &str, &str)] = &[
     ("goldens/edit.safetensors", "", "editing"),
     ("goldens/think.safetensors", "", "thinking"),
-    ("goldens/taylorseer.safetensors", "n16_taylorseer.", "TaylorSeer"),
-    ("goldens/t2i_velocity.safetensors", "velocity.cfg4_text_channel.", "the text_channel renorm"),
+    (
+        "goldens/taylorseer.safetensors",
+        "n16_taylorseer.",
+        "TaylorSeer",
+    ),
+    (
+        "goldens/t2i_velocity.safetensors",
+        "velocity.cfg4_text_channel.",
+        "the text_channel renorm",
+    ),
     ("moe/ema.safetensors", "", "mixture of experts"),
     ("moe/t2i.safetensors", "", "mixture of experts"),
     ("moe/understanding.safetensors", "", "mixture of experts"),
@@ -63,7 +73,10 @@ fn tokenizer(set: &mut Set, model: &Shared) {
         let packed: Vec<u32> = serde_json::from_value(vector["packed_prompt_ids"].clone()).unwrap();
         assert_eq!(t.encode(text).unwrap(), expected, "ids of {text:?}");
         assert_eq!(t.block(&expected), packed, "block of {text:?}");
-        assert_eq!(t.decode(&expected).unwrap(), vector["decoded"].as_str().unwrap());
+        assert_eq!(
+            t.decode(&expected).unwrap(),
+            vector["decoded"].as_str().unwrap()
+        );
     }
 }
 
@@ -91,7 +104,11 @@ fn sizes(set: &mut Set, source: &Source) {
         };
         for row in rows.as_array().unwrap() {
             let row: [usize; 4] = serde_json::from_value(row.clone()).unwrap();
-            assert_eq!(size_by_rule(row[0], row[1], &rule), (row[2], row[3]), "{name}: {row:?}");
+            assert_eq!(
+                size_by_rule(row[0], row[1], &rule),
+                (row[2], row[3]),
+                "{name}: {row:?}"
+            );
         }
         tables += 1;
     }
@@ -149,7 +166,8 @@ fn vision(set: &mut Set, model: &Shared) {
     let picture = und_picture(set);
     let (patches, rows, columns) = picture.patches(model.config.vision.patch).unwrap();
     set.check(FILE, "patches", &patches);
-    let places = kinglet_model::vision::grid(rows, columns, model.config.vision.position_side).unwrap();
+    let places =
+        kinglet_model::vision::grid(rows, columns, model.config.vision.position_side).unwrap();
     set.check_ids(FILE, "position_ids", &places);
     let mut seen = Vec::new();
     let mut observer = |stage, x: &_| seen.push((stage, Scalar.download(x).unwrap()));
@@ -206,7 +224,11 @@ fn understanding(set: &mut Set, model: &Shared) {
     });
     language_stages(set, FILE, "image.", seen);
     assert_sizes(&meta["und.after_image(kv_len,rope)"], &context);
-    set.check_ids(FILE, "image.rope_position_ids", &vec![position; context.tokens()]);
+    set.check_ids(
+        FILE,
+        "image.rope_position_ids",
+        &vec![position; context.tokens()],
+    );
 
     let prompt = t.block(&t.encode(meta["prompt_und"].as_str().unwrap()).unwrap());
     set.check_ids(FILE, "prompt.ids", &prompt);
@@ -235,11 +257,19 @@ fn understanding(set: &mut Set, model: &Shared) {
     // Our own decoder must take the set's path; the logits of each step are then compared.
     let expected = ids(set.peek(FILE, "decode.next_tokens"));
     let end = expected.iter().position(|id| *id == t.text_end);
-    let written = context.fork().write(expected.len() - 1, &mut |_| std::ops::ControlFlow::Continue(())).unwrap();
-    let ours = t.decode(&expected[..end.unwrap_or(expected.len()).min(expected.len() - 1)]).unwrap();
+    let written = context
+        .fork()
+        .write(expected.len() - 1, &mut |_| {
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+    let ours = t
+        .decode(&expected[..end.unwrap_or(expected.len()).min(expected.len() - 1)])
+        .unwrap();
     assert_eq!(written.text, ours, "greedy decoding took another path");
 
-    let (mut logits, mut fed, mut next, mut positions) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut logits, mut fed, mut next, mut positions) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut token = t.text_start;
     for _ in &expected {
         fed.push(token);
@@ -260,7 +290,10 @@ fn understanding(set: &mut Set, model: &Shared) {
 
 fn assert_sizes(expected: &serde_json::Value, context: &Context<Scalar>) {
     let [tokens, position]: [usize; 2] = serde_json::from_value(expected.clone()).unwrap();
-    assert_eq!((context.tokens(), context.position() as usize), (tokens, position));
+    assert_eq!(
+        (context.tokens(), context.position() as usize),
+        (tokens, position)
+    );
 }
 
 fn text_only(set: &mut Set, model: &Shared) {
@@ -283,7 +316,8 @@ fn text_only(set: &mut Set, model: &Shared) {
 fn drawing_contexts(set: &mut Set, model: &Shared) -> (Context<Scalar>, Context<Scalar>) {
     let meta = set.json("goldens/meta.json");
     let mut main = model.context();
-    main.push_text(meta["prompt_t2i"].as_str().unwrap()).unwrap();
+    main.push_text(meta["prompt_t2i"].as_str().unwrap())
+        .unwrap();
     assert_sizes(&meta["t2i.ctx(kv_len,rope)"], &main);
     let empty = model.context();
     assert_sizes(&meta["t2i.cfg_text_ctx(kv_len,rope)"], &empty);
@@ -322,20 +356,36 @@ fn velocities(set: &mut Set, model: &Shared) {
     let places = model.latents.places(grid.0, grid.1).unwrap();
     let tokens = places.len() as u32 + 2;
     set.check_ids(VELOCITY, "latent_position_ids", &places);
-    set.check_ids(VELOCITY, "rope_position_ids", &vec![main.position(); tokens as usize]);
-    set.check_ids(VELOCITY, "cfg_text.rope_position_ids", &vec![empty.position(); tokens as usize]);
+    set.check_ids(
+        VELOCITY,
+        "rope_position_ids",
+        &vec![main.position(); tokens as usize],
+    );
+    set.check_ids(
+        VELOCITY,
+        "cfg_text.rope_position_ids",
+        &vec![empty.position(); tokens as usize],
+    );
     set.check_ids(VELOCITY, "packed_text_indexes", &[0, tokens - 1]);
-    set.check_ids(VELOCITY, "packed_vae_token_indexes", &(1..tokens - 1).collect::<Vec<_>>());
+    set.check_ids(
+        VELOCITY,
+        "packed_vae_token_indexes",
+        &(1..tokens - 1).collect::<Vec<_>>(),
+    );
     let t = &model.tokenizer;
     let meta = set.json("goldens/meta.json");
     let prompt = t.block(&t.encode(meta["prompt_t2i"].as_str().unwrap()).unwrap());
     set.check_ids(VELOCITY, "prompt.ids", &prompt);
 
     let noise = f32s(set.input(VELOCITY, "noise"));
-    let x = model.device.upload(&noise, model.config.latent.token_values()).unwrap();
+    let x = model
+        .device
+        .upload(&noise, model.config.latent.token_values())
+        .unwrap();
     for name in set.names(VELOCITY) {
         let mut parts = name.splitn(3, '.');
-        let (Some("velocity"), Some(kind), Some(t)) = (parts.next(), parts.next(), parts.next()) else {
+        let (Some("velocity"), Some(kind), Some(t)) = (parts.next(), parts.next(), parts.next())
+        else {
             continue;
         };
         let t: f32 = t.trim_start_matches('t').parse().unwrap();
@@ -358,10 +408,15 @@ fn velocities(set: &mut Set, model: &Shared) {
     }
 
     for name in set.names(VELOCITY) {
-        let Some(rest) = name.strip_prefix("pass.t") else { continue };
-        let Some(time) = rest.strip_suffix(".timestep_embedding") else { continue };
+        let Some(rest) = name.strip_prefix("pass.t") else {
+            continue;
+        };
+        let Some(time) = rest.strip_suffix(".timestep_embedding") else {
+            continue;
+        };
         let seen = observe(|o| {
-            main.velocity(&x, time.parse().unwrap(), grid, &mut Some(o)).unwrap();
+            main.velocity(&x, time.parse().unwrap(), grid, &mut Some(o))
+                .unwrap();
         });
         language_stages(set, VELOCITY, &format!("pass.t{time}."), seen);
     }
@@ -382,14 +437,21 @@ fn sample(
     let mut drawing = Drawing::from_noise(&main, &empty, &options, &noise).unwrap();
     let times = drawing.times().to_vec();
     let steps = options.steps();
-    let passes: Vec<u32> = times[..steps].iter().map(|t| 1 + u32::from(drawing.guided(*t))).collect();
+    let passes: Vec<u32> = times[..steps]
+        .iter()
+        .map(|t| 1 + u32::from(drawing.guided(*t)))
+        .collect();
     set.check_if_there(file, &format!("{prefix}.timesteps"), &times[..steps]);
     set.check_ids_if_there(file, &format!("{prefix}.passes_per_step"), &passes);
     for i in 0..steps {
         let x = Scalar.download(drawing.latents()).unwrap();
         set.check_if_there(file, &format!("{prefix}.x_t.{i}"), &x);
         let v = drawing.step(i).unwrap();
-        set.check_if_there(file, &format!("{prefix}.v.{i}"), &Scalar.download(&v).unwrap());
+        set.check_if_there(
+            file,
+            &format!("{prefix}.v.{i}"),
+            &Scalar.download(&v).unwrap(),
+        );
     }
     let last = Scalar.download(drawing.latents()).unwrap();
     set.check_sample(file, &format!("{prefix}.latent_final"), &last);
@@ -398,10 +460,17 @@ fn sample(
 fn samples(set: &mut Set, model: &Shared) {
     const FILE: &str = "goldens/t2i_sample.safetensors";
     for name in set.names(FILE) {
-        let Some(prefix) = name.strip_suffix(".latent_final") else { continue };
+        let Some(prefix) = name.strip_suffix(".latent_final") else {
+            continue;
+        };
         // n8, n8_interval0to1, n8_shift1_nocfg
         let mut parts = prefix.split('_');
-        let timesteps = parts.next().unwrap().trim_start_matches('n').parse().unwrap();
+        let timesteps = parts
+            .next()
+            .unwrap()
+            .trim_start_matches('n')
+            .parse()
+            .unwrap();
         sample(set, model, FILE, prefix, |o| {
             o.timesteps = timesteps;
             for part in parts {
@@ -419,7 +488,9 @@ fn samples(set: &mut Set, model: &Shared) {
 fn taylorseer_plain(set: &mut Set, model: &Shared) {
     const FILE: &str = "goldens/taylorseer.safetensors";
     for name in set.names(FILE) {
-        let Some(timesteps) = name.strip_suffix("_plain.latent_final") else { continue };
+        let Some(timesteps) = name.strip_suffix("_plain.latent_final") else {
+            continue;
+        };
         let timesteps = timesteps.trim_start_matches('n').parse().unwrap();
         let prefix = name.trim_end_matches(".latent_final");
         sample(set, model, FILE, prefix, |o| {
@@ -437,29 +508,57 @@ fn autoencoder(set: &mut Set, model: &Shared) {
 
     let shape = set.shape(FILE, "decode.latent_nchw");
     let (height, width) = (shape[2], shape[3]);
-    let tokens = d.upload(&f32s(set.input(FILE, "decode.packed_latent")), latent.token_values()).unwrap();
+    let tokens = d
+        .upload(
+            &f32s(set.input(FILE, "decode.packed_latent")),
+            latent.token_values(),
+        )
+        .unwrap();
     let (rows, columns) = (height / patch, width / patch);
     let picture = model.latents.unpack(d, &tokens, rows, columns).unwrap();
     let unpacked = Scalar.download(&picture).unwrap();
-    set.check(FILE, "decode.latent_nchw", &channels_first(&unpacked, channels));
+    set.check(
+        FILE,
+        "decode.latent_nchw",
+        &channels_first(&unpacked, channels),
+    );
     let packed = model.latents.pack(d, &picture, rows, columns).unwrap();
-    assert_eq!(Scalar.download(&packed).unwrap(), Scalar.download(&tokens).unwrap());
-    let pixels = Scalar.download(&ae.decode(d, &picture, height, width).unwrap()).unwrap();
+    assert_eq!(
+        Scalar.download(&packed).unwrap(),
+        Scalar.download(&tokens).unwrap()
+    );
+    let pixels = Scalar
+        .download(&ae.decode(d, &picture, height, width).unwrap())
+        .unwrap();
     set.check(FILE, "decode.image_float", &channels_first(&pixels, 3));
-    set.check_bytes(FILE, "decode.image_u8", &kinglet_model::autoencoder::to_bytes(&pixels));
+    set.check_bytes(
+        FILE,
+        "decode.image_u8",
+        &kinglet_model::autoencoder::to_bytes(&pixels),
+    );
 
     let shape = set.shape(FILE, "encode.image");
     let (height, width) = (shape[2], shape[3]);
     let image = channels_last(&f32s(set.input(FILE, "encode.image")), 3);
-    let moments = ae.moments(d, &d.upload(&image, 3).unwrap(), height, width).unwrap();
+    let moments = ae
+        .moments(d, &d.upload(&image, 3).unwrap(), height, width)
+        .unwrap();
     let values = Scalar.download(&moments).unwrap();
-    set.check(FILE, "encode.moments", &channels_first(&values, 2 * channels));
+    set.check(
+        FILE,
+        "encode.moments",
+        &channels_first(&values, 2 * channels),
+    );
     let noise = channels_last(&f32s(set.input(FILE, "encode.noise")), channels);
     let noise = d.upload(&noise, channels).unwrap();
     for (name, noise) in [("sampled", Some(&noise)), ("mean", None)] {
         let latents = ae.latents(d, &moments, noise).unwrap();
         let values = Scalar.download(&latents).unwrap();
-        set.check(FILE, &format!("encode.latent_{name}"), &channels_first(&values, channels));
+        set.check(
+            FILE,
+            &format!("encode.latent_{name}"),
+            &channels_first(&values, channels),
+        );
         if noise.is_none() {
             let (height, width) = (height / latent.downsample, width / latent.downsample);
             let back = ae.decode(d, &latents, height, width).unwrap();

@@ -38,9 +38,19 @@ pub struct Marks {
 pub fn prompt(i: usize) -> (String, &'static str, &'static str) {
     let name = NAMES.split_whitespace().nth(i).unwrap_or("cat");
     let (colour, _) = COLOURS[i % COLOURS.len()];
-    let article = |word: &str| if word.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+    let article = |word: &str| {
+        if word.starts_with(['a', 'e', 'i', 'o', 'u']) {
+            "an"
+        } else {
+            "a"
+        }
+    };
     let (a, b) = (article(name), article(colour));
-    (format!("{a} {name} on {b} {colour} background"), name, colour)
+    (
+        format!("{a} {name} on {b} {colour} background"),
+        name,
+        colour,
+    )
 }
 
 /// Has the program draw every object once, with the object's number as seed, into `folder`.
@@ -61,7 +71,9 @@ pub fn run(program: &Program, folder: &Path, steps: Option<usize>) -> Result<Mar
             arguments.extend(["--steps", steps]);
         }
         program.json(&arguments)?;
-        let picture = image::open(&path).map_err(|e| data_error(&path, e))?.into_rgb8();
+        let picture = image::open(&path)
+            .map_err(|e| data_error(&path, e))?
+            .into_rgb8();
         let (width, height) = (picture.width() as usize, picture.height() as usize);
         marks
             .strict
@@ -89,9 +101,8 @@ fn border_colour(rgb: &[u8], width: usize, height: usize) -> &'static str {
             count += 1.0;
         }
     }
-    let distance = |colour: &[f32; 3]| -> f32 {
-        (0..3).map(|c| (sum[c] / count - colour[c]).powi(2)).sum()
-    };
+    let distance =
+        |colour: &[f32; 3]| -> f32 { (0..3).map(|c| (sum[c] / count - colour[c]).powi(2)).sum() };
     let nearest = COLOURS
         .iter()
         .min_by(|(_, a), (_, b)| distance(a).total_cmp(&distance(b)));

@@ -41,7 +41,10 @@ impl Judge {
         });
         Ok(Judge {
             convolutions: convolutions.collect::<Result<_>>()?,
-            head: (weight("head.weight".to_owned())?, weight("head.bias".to_owned())?),
+            head: (
+                weight("head.weight".to_owned())?,
+                weight("head.bias".to_owned())?,
+            ),
         })
     }
 
@@ -85,7 +88,11 @@ fn load(tensor: &Tensor) -> Result<Weight> {
             reason,
         });
     }
-    let rows = if tensor.shape.len() == 1 { 1 } else { tensor.shape[0] };
+    let rows = if tensor.shape.len() == 1 {
+        1
+    } else {
+        tensor.shape[0]
+    };
     Ok(Scalar.weight(WeightData {
         format: Format::F16,
         rows,

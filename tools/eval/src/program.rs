@@ -60,7 +60,10 @@ impl Program {
     /// [`EvalError::Program`] if it does not end with exit code 0 and an object.
     pub fn json(&self, arguments: &[&str]) -> Result<Value> {
         let mut command = Command::new(&self.path);
-        command.arg("--json").args(arguments).env_remove("KINGLET_MODEL");
+        command
+            .arg("--json")
+            .args(arguments)
+            .env_remove("KINGLET_MODEL");
         if let Some(model) = &self.model {
             command.env("KINGLET_MODEL", model);
         }

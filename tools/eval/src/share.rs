@@ -67,7 +67,11 @@ mod tests {
     #[test]
     fn the_interval_holds_the_share_and_narrows_with_more() {
         let few = Share { right: 8, of: 10 }.interval();
-        let many = Share { right: 800, of: 1000 }.interval();
+        let many = Share {
+            right: 800,
+            of: 1000,
+        }
+        .interval();
         assert!(few.0 < 0.8 && 0.8 < few.1);
         assert!(many.1 - many.0 < few.1 - few.0);
         assert!((few.0 - 0.490).abs() < 0.001 && (few.1 - 0.943).abs() < 0.001);

@@ -80,7 +80,9 @@ fn pictures(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
 fn read(path: &Path) -> Result<Picture, String> {
     let len = fs::metadata(path).map_err(|e| e.to_string())?.len();
     if len > LARGEST_FILE {
-        return Err(format!("it has {len} bytes, at most {LARGEST_FILE} are read"));
+        return Err(format!(
+            "it has {len} bytes, at most {LARGEST_FILE} are read"
+        ));
     }
     Picture::decode(&fs::read(path).map_err(|e| e.to_string())?)
 }

@@ -93,9 +93,17 @@ mod tests {
 
     #[test]
     fn sources_are_read_and_bad_ones_refused() {
-        let CameraSource::Folder { path, period } = CameraSource::parse("folder:a/b?fps=4").unwrap();
+        let CameraSource::Folder { path, period } =
+            CameraSource::parse("folder:a/b?fps=4").unwrap();
         assert_eq!((path, period), ("a/b".into(), Duration::from_millis(250)));
-        for source in ["", "folder:", "tape:x", "folder:a?fps=0", "folder:a?fps=x", "folder:a?x=1"] {
+        for source in [
+            "",
+            "folder:",
+            "tape:x",
+            "folder:a?fps=0",
+            "folder:a?fps=x",
+            "folder:a?x=1",
+        ] {
             assert!(CameraSource::parse(source).is_err(), "{source}");
         }
     }

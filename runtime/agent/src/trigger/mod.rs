@@ -99,8 +99,20 @@ mod tests {
         let seconds = |s| When::parse(s).unwrap();
         assert_eq!(seconds("every:10s"), When::Every(Duration::from_secs(10)));
         assert_eq!(seconds("every:1.5m"), When::Every(Duration::from_secs(90)));
-        assert_eq!(seconds("every:250ms"), When::Every(Duration::from_millis(250)));
-        for bad in ["", "every:", "every:10", "every:s", "every:-1s", "every:0s", "every:NaNs", "noon"] {
+        assert_eq!(
+            seconds("every:250ms"),
+            When::Every(Duration::from_millis(250))
+        );
+        for bad in [
+            "",
+            "every:",
+            "every:10",
+            "every:s",
+            "every:-1s",
+            "every:0s",
+            "every:NaNs",
+            "noon",
+        ] {
             assert!(When::parse(bad).is_err(), "{bad}");
         }
     }

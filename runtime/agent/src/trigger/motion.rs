@@ -80,7 +80,10 @@ impl Trigger for Motion {
 
 impl Motion {
     fn differ(&self, a: &Grid, b: &Grid) -> bool {
-        let changed = a.iter().zip(b).filter(|(a, b)| (*a - *b).abs() > self.threshold);
+        let changed = a
+            .iter()
+            .zip(b)
+            .filter(|(a, b)| (*a - *b).abs() > self.threshold);
         changed.count() as f32 >= self.min_area * (SIDE * SIDE) as f32
     }
 }

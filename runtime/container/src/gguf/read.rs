@@ -353,7 +353,8 @@ impl<'a> Cursor<'a> {
             .iter()
             .map(|s| usize::try_from(*s).ok().filter(|s| *s > 0))
             .collect();
-        let Some((shape, bytes)) = shape.and_then(|s| kind.bytes(&s).map(|bytes| (s, bytes))) else {
+        let Some((shape, bytes)) = shape.and_then(|s| kind.bytes(&s).map(|bytes| (s, bytes)))
+        else {
             return Err(Refusal::Shape {
                 tensor: name,
                 kind: kind.to_string(),

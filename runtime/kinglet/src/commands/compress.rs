@@ -9,12 +9,15 @@ use crate::cli::{Cli, CompressArgs};
 use crate::failure::{Failure, Outcome};
 
 pub(crate) fn run(cli: &Cli, args: &CompressArgs) -> Outcome {
-    let refuse = |e: &dyn std::fmt::Display| Failure::new(format_args!("{}: {e}", args.recipe.display()));
+    let refuse =
+        |e: &dyn std::fmt::Display| Failure::new(format_args!("{}: {e}", args.recipe.display()));
     let text = std::fs::read_to_string(&args.recipe).map_err(|e| refuse(&e))?;
     let recipe = Recipe::parse(&text).map_err(|e| refuse(&e))?;
     let source = Source::open(&args.checkpoint)?;
     let mut bar = Bar::new("compressing");
-    let report = compress(&source, &recipe, &args.output, &mut |done, all| bar.show(done, all))?;
+    let report = compress(&source, &recipe, &args.output, &mut |done, all| {
+        bar.show(done, all)
+    })?;
     drop(bar);
     let text = format!(
         "{}: {} tensors, {:.1} of {:.1} MB, {:.2} bits a weight, largest error {:.1e} ({})",
@@ -26,5 +29,9 @@ pub(crate) fn run(cli: &Cli, args: &CompressArgs) -> Outcome {
         report.largest_error.0,
         report.largest_error.1,
     );
-    super::print(cli.json, &json!({ "output": args.output, "report": report }), &text)
+    super::print(
+        cli.json,
+        &json!({ "output": args.output, "report": report }),
+        &text,
+    )
 }

@@ -51,7 +51,9 @@ struct Scene {
 pub(crate) fn run(cli: &Cli, args: &DemoArgs) -> Outcome {
     super::log("warn");
     if cli.json && args.events.is_none() {
-        return Err(Failure::new("--json needs --events N: without it the demo never ends"));
+        return Err(Failure::new(
+            "--json needs --events N: without it the demo never ends",
+        ));
     }
     let truth: Truth = serde_json::from_slice(clip::TRUTH)?;
     let folder = tempfile::tempdir()?;
@@ -130,7 +132,9 @@ fn configuration(url: &str, ask: &str) -> Config {
 /// Starts a broker on a free port of loopback, in threads of its own.
 fn start_broker() -> Outcome<String> {
     // The port is free when it is chosen; if somebody takes it in between, the broker says so.
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+        .local_addr()?
+        .port();
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let server = rumqttd::ServerSettings {
         name: "demo".to_owned(),
@@ -167,7 +171,9 @@ fn start_broker() -> Outcome<String> {
     let deadline = Instant::now() + PATIENCE;
     while std::net::TcpStream::connect(listen).is_err() {
         if Instant::now() > deadline {
-            return Err(Failure::new(format_args!("the demo's broker does not answer on {listen}")));
+            return Err(Failure::new(format_args!(
+                "the demo's broker does not answer on {listen}"
+            )));
         }
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -274,7 +280,9 @@ impl Viewer<'_> {
         };
         self.say(&format!(
             "event {}  {}  {answer}  ({verdict}; {} ms)",
-            event["seq"], event["at"].as_str().unwrap_or_default(), event["timing"]["see"]
+            event["seq"],
+            event["at"].as_str().unwrap_or_default(),
+            event["timing"]["see"]
         ));
         self.events.push(event);
     }
@@ -287,7 +295,10 @@ impl Viewer<'_> {
         } else {
             self.bar = Bar::new("drawing");
             let seconds = self.asked.map_or(0.0, |t| t.elapsed().as_secs_f64());
-            self.say(&format!("drawn in {seconds:.1} s: {}", self.output.display()));
+            self.say(&format!(
+                "drawn in {seconds:.1} s: {}",
+                self.output.display()
+            ));
             self.picture = Some(json!({ "file": self.output, "result": result }));
         }
         Ok(())

@@ -30,9 +30,17 @@ pub(crate) fn run(cli: &Cli, args: &InspectArgs) -> Outcome {
     };
     line(
         "tensors",
-        format!("{} ({}), {:.1} MB", source.tensors.len(), list(&types), bytes as f64 / 1e6),
+        format!(
+            "{} ({}), {:.1} MB",
+            source.tensors.len(),
+            list(&types),
+            bytes as f64 / 1e6
+        ),
     );
-    line("parameters", format!("{:.2} million", parameters as f64 / 1e6));
+    line(
+        "parameters",
+        format!("{:.2} million", parameters as f64 / 1e6),
+    );
     line(
         "language",
         format!(

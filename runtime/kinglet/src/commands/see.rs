@@ -17,12 +17,15 @@ const LARGEST_FILE: u64 = 256 << 20;
 
 pub(crate) fn run(cli: &Cli, args: &SeeArgs) -> Outcome {
     let bytes = read(&args.image)?;
-    let refuse = |e: &dyn std::fmt::Display| Failure::new(format_args!("{}: {e}", args.image.display()));
+    let refuse =
+        |e: &dyn std::fmt::Display| Failure::new(format_args!("{}: {e}", args.image.display()));
     let picture = Picture::decode(&bytes).map_err(|e| refuse(&e))?;
     let source = model::open(cli.model.as_deref())?;
     let model = model::load(&source)?;
     let started = Instant::now();
-    let answer = engine::see(&model, &picture, &args.ask, &mut |_| ControlFlow::Continue(()))?;
+    let answer = engine::see(&model, &picture, &args.ask, &mut |_| {
+        ControlFlow::Continue(())
+    })?;
     let ms = started.elapsed().as_millis() as u64;
     let result = json!({
         "answer": answer,

@@ -35,7 +35,10 @@ impl Set {
                 let path = entry.unwrap().path();
                 if path.extension().is_some_and(|e| e == "safetensors") {
                     let name = path.file_name().unwrap().to_string_lossy();
-                    files.insert(format!("{folder}/{name}"), SafeTensors::open(&path).unwrap());
+                    files.insert(
+                        format!("{folder}/{name}"),
+                        SafeTensors::open(&path).unwrap(),
+                    );
                 }
             }
         }
@@ -58,7 +61,10 @@ impl Set {
     }
 
     pub(crate) fn names(&self, file: &str) -> Vec<String> {
-        self.files[file].iter().map(|(name, _)| name.to_owned()).collect()
+        self.files[file]
+            .iter()
+            .map(|(name, _)| name.to_owned())
+            .collect()
     }
 
     pub(crate) fn shape(&self, file: &str, name: &str) -> Vec<usize> {
@@ -116,13 +122,20 @@ impl Set {
         let expected = &self.peek(file, name).bytes;
         assert_eq!(expected.len(), got.len(), "{file}: {name}");
         let largest = expected.iter().zip(got).map(|(a, b)| a.abs_diff(*b)).max();
-        assert!(largest <= Some(1), "{file}: {name} is off by {largest:?} levels");
+        assert!(
+            largest <= Some(1),
+            "{file}: {name} is off by {largest:?} levels"
+        );
         self.checked.insert((file.to_owned(), name.to_owned()));
     }
 
     pub(crate) fn check_picture(&mut self, file: &str, name: &str, got: &Picture) {
         let tensor = self.peek(file, name);
-        assert_eq!(tensor.shape, [got.height(), got.width(), 3], "{file}: {name}");
+        assert_eq!(
+            tensor.shape,
+            [got.height(), got.width(), 3],
+            "{file}: {name}"
+        );
         assert!(tensor.bytes == got.rgb(), "{file}: {name} has other bytes");
         self.checked.insert((file.to_owned(), name.to_owned()));
     }
@@ -131,10 +144,18 @@ impl Set {
         let expected = f32s(self.peek(file, name));
         assert_eq!(expected.len(), got.len(), "{file}: the size of {name}");
         let square = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
-        let off = square(&mut expected.iter().zip(got).map(|(e, g)| f64::from(*e) - f64::from(*g)));
+        let off = square(
+            &mut expected
+                .iter()
+                .zip(got)
+                .map(|(e, g)| f64::from(*e) - f64::from(*g)),
+        );
         let all = square(&mut expected.iter().map(|e| f64::from(*e)));
         let error = (off / all.max(f64::MIN_POSITIVE)).sqrt();
-        assert!(error <= bound, "{file}: {name} is off by {error:.1e} (relative L2), at most {bound:.0e}");
+        assert!(
+            error <= bound,
+            "{file}: {name} is off by {error:.1e} (relative L2), at most {bound:.0e}"
+        );
         if error > self.worst.0 {
             self.worst = (error, format!("{file}: {name}"));
         }
@@ -177,7 +198,10 @@ impl Set {
         for (reason, count) in &listed {
             println!("golden: not covered yet: {count} tensors ({reason})");
         }
-        assert!(forgotten.is_empty(), "neither checked nor listed: {forgotten:#?}");
+        assert!(
+            forgotten.is_empty(),
+            "neither checked nor listed: {forgotten:#?}"
+        );
     }
 }
 
@@ -190,5 +214,8 @@ pub(crate) fn f32s(tensor: &Tensor) -> Vec<f32> {
 pub(crate) fn ids(tensor: &Tensor) -> Vec<u32> {
     assert_eq!(tensor.kind, TensorType::I64);
     let (values, _) = tensor.bytes.as_chunks::<8>();
-    values.iter().map(|b| i64::from_le_bytes(*b).try_into().unwrap()).collect()
+    values
+        .iter()
+        .map(|b| i64::from_le_bytes(*b).try_into().unwrap())
+        .collect()
 }
