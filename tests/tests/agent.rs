@@ -158,6 +158,27 @@ fn after_a_broker_died_the_events_go_on_without_a_gap() {
 }
 
 #[test]
+fn a_broker_that_refuses_is_named_and_does_not_end_the_agent() {
+    let broker = Mosquitto::with(broker::free_port(), "allow_anonymous false");
+    let folder = device(broker.port, "every:1h");
+    let config = folder.path().join("kinglet.toml");
+    let log = folder.path().join("log");
+    let mut command = kinglet(&["run", "--config", &config.to_string_lossy()]);
+    command.stderr(std::fs::File::create(&log).unwrap());
+    let agent = Running::start(&mut command);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let text = std::fs::read_to_string(&log).unwrap();
+        if text.contains("refuses this device: NotAuthorized") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "it says only {text}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(agent.terminate(), Some(0));
+}
+
+#[test]
 fn a_drawing_is_asked_for_watched_and_delivered() {
     let broker = Mosquitto::start();
     let folder = device(broker.port, "every:1h");

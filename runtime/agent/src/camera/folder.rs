@@ -98,3 +98,43 @@ fn sleep_until(due: Instant, slot: &Slot) {
         std::thread::sleep(left.min(PIECE));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn a_folder_may_empty_and_fill_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let png = |name: &str| {
+            let picture = Picture {
+                width: 2,
+                height: 1,
+                rgb: vec![9; 6].into(),
+            };
+            fs::write(folder.path().join(name), picture.to_png().unwrap()).unwrap();
+        };
+        let slot = Arc::new(Slot::default());
+        let camera = Arc::clone(&slot);
+        let path = folder.path().to_owned();
+        let thread = std::thread::spawn(move || run("c", &path, Duration::from_millis(5), &camera));
+        let next = |seen| {
+            slot.newer_than(seen, Duration::from_secs(30))
+                .map(|f| f.number)
+        };
+
+        // Nothing there yet, then a picture among what is none.
+        fs::write(folder.path().join("a.png"), b"no picture").unwrap();
+        fs::write(folder.path().join("notes.txt"), b"text").unwrap();
+        png("b.PNG");
+        let seen = next(0).expect("the picture comes");
+        fs::remove_file(folder.path().join("b.PNG")).unwrap();
+        png("c.png");
+        assert!(next(seen + 1) > Some(seen), "the camera goes on");
+        fs::remove_dir_all(folder.path()).unwrap();
+        slot.close();
+        thread.join().unwrap();
+    }
+}

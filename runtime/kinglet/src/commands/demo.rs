@@ -31,7 +31,7 @@ mod clip {
 const DEVICE: &str = "demo";
 /// Frames a second at which the clip is played.
 const FRAME_RATE: u32 = 5;
-const PROMPT: &str = "a cat on a blue background";
+const PROMPT: &str = "a burger on a blue background";
 const SEED: u64 = 1;
 const DRAW_ID: &str = "demo-drawing";
 /// How long the broker may take to answer.
@@ -274,9 +274,9 @@ impl Viewer<'_> {
         let scene = &self.truth.scenes[self.events.len() % self.truth.scenes.len()];
         let answer = event["answer"].as_str().unwrap_or_default();
         let verdict = if answer == scene.answer {
-            "as it is".to_owned()
+            "right".to_owned()
         } else {
-            format!("it is {}", scene.answer)
+            format!("wrong: it is {}", scene.answer)
         };
         self.say(&format!(
             "event {}  {}  {answer}  ({verdict}; {} ms)",
