@@ -31,6 +31,17 @@ pub enum Mask {
     Causal,
 }
 
+/// One expert of a mixture: `down(silu(gate x) * up x)`.
+#[derive(Debug, Clone, Copy)]
+pub struct Expert<'a, W> {
+    /// `[inner, hidden]`.
+    pub gate: &'a W,
+    /// `[inner, hidden]`.
+    pub up: &'a W,
+    /// `[hidden, inner]`.
+    pub down: &'a W,
+}
+
 /// The shape of an attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AttentionShape {
@@ -154,6 +165,18 @@ pub trait Device: Send + Sync + 'static {
     fn gelu_tanh(&self, x: &mut Self::Buffer) -> Result<()>;
     /// `silu(gate) * up`, in `gate`'s place.
     fn swiglu(&self, gate: &mut Self::Buffer, up: &Self::Buffer) -> Result<()>;
+
+    /// A mixture of experts: for every row the `used` experts with the largest logits (the first of
+    /// equals), `sum of (1 + logit) * expert(x)`. `logits` is `[n, experts]`.
+    fn mixture(
+        &self,
+        x: &Self::Buffer,
+        logits: &Self::Buffer,
+        experts: &[Expert<'_, Self::Weight>],
+        used: usize,
+    ) -> Result<Self::Buffer>;
+    /// Multiplies every row of `x` by one plus its factor: `factors` is `[n, 1]`.
+    fn scale_rows(&self, x: &mut Self::Buffer, factors: &Self::Buffer) -> Result<()>;
 
     /// Root-mean-square norm of every run of `w`'s length in a row, times `w`.
     fn rms_norm(&self, x: &Self::Buffer, w: &Self::Weight, eps: f32) -> Result<Self::Buffer>;

@@ -7,6 +7,7 @@ mod attention;
 mod conv;
 mod elementwise;
 mod matmul;
+mod mixture;
 mod norm;
 #[cfg(test)]
 mod tests;
@@ -14,7 +15,7 @@ mod tests;
 use bytes::Bytes;
 
 use crate::blocks::decode_row;
-use crate::device::{AttentionShape, ConvShape, Device, RenormSpan, WeightData};
+use crate::device::{AttentionShape, ConvShape, Device, Expert, RenormSpan, WeightData};
 use crate::error::{KernelError, Result, product, same};
 use crate::format::Format;
 
@@ -194,6 +195,27 @@ impl Device for Scalar {
 
     fn swiglu(&self, gate: &mut Matrix, up: &Matrix) -> Result<()> {
         elementwise::with("swiglu", gate, up, |g, u| elementwise::silu(g) * u)
+    }
+
+    fn mixture(
+        &self,
+        x: &Matrix,
+        logits: &Matrix,
+        experts: &[Expert<'_, Stored>],
+        used: usize,
+    ) -> Result<Matrix> {
+        mixture::mixture(x, logits, experts, used)
+    }
+
+    fn scale_rows(&self, x: &mut Matrix, factors: &Matrix) -> Result<()> {
+        same("scale_rows", "the number of factors", factors.rows, x.rows)?;
+        same("scale_rows", "the width of the factors", factors.cols, 1)?;
+        for (row, factor) in x.values.chunks_mut(x.cols.max(1)).zip(&factors.values) {
+            for v in row {
+                *v *= 1.0 + factor;
+            }
+        }
+        Ok(())
     }
 
     fn rms_norm(&self, x: &Matrix, w: &Stored, eps: f32) -> Result<Matrix> {

@@ -1,3 +1,4 @@
 //! One file a pass.
 
+pub mod experts;
 pub mod precision;

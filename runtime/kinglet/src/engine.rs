@@ -6,7 +6,8 @@ use std::sync::Arc;
 use kinglet_agent as agent;
 use kinglet_agent::{DrawRequest, Engine, EngineError, ModelInfo};
 use kinglet_kernels::Device;
-use kinglet_model::{DrawOptions, Drawing, Model, ModelError, Picture};
+use kinglet_model::recipes::Guides;
+use kinglet_model::{DrawOptions, Drawing, Model, ModelError, Picture, WriteOptions};
 
 /// The most tokens of an answer.
 pub(crate) const MOST_TOKENS: usize = 512;
@@ -64,7 +65,9 @@ pub(crate) fn see<D: Device>(
     let mut context = model.context();
     context.push_image(picture)?;
     context.push_text(ask)?;
-    Ok(context.write(MOST_TOKENS, on_text)?.text)
+    Ok(context
+        .write(&WriteOptions::greedy(MOST_TOKENS), on_text)?
+        .text)
 }
 
 /// Draws a picture.
@@ -82,10 +85,8 @@ pub(crate) fn draw<D: Device>(
     options.seed = request.seed.unwrap_or_else(rand_seed);
     options.check(&model.config)?;
 
-    let mut context = model.context();
-    let unprompted = context.fork();
-    context.push_text(&request.prompt)?;
-    let mut drawing = Drawing::new(&context, &unprompted, &options)?;
+    let guides = Guides::to_draw(model, &request.prompt, false)?;
+    let mut drawing = Drawing::new(&guides, &options)?;
     let steps = options.steps();
     drawing.run(&mut |done| progress(done, steps))?;
     drawing.picture()

@@ -38,6 +38,59 @@ pub struct LanguageConfig {
     pub rms_epsilon: f32,
     /// Base of the rotary frequencies.
     pub rope_base: f32,
+    /// What is special about each layer, `blocks` of them.
+    pub layers: Vec<LayerConfig>,
+}
+
+/// What is special about a layer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LayerConfig {
+    /// What is left out in understanding passes (texts, pictures to understand, decoding).
+    pub skip_understand: Option<Part>,
+    /// What is left out in passes with latents.
+    pub skip_generate: Option<Part>,
+    /// The experts of its sparse feed-forward networks; `count` is 0 where they are dense.
+    pub experts: ExpertsConfig,
+}
+
+/// A mixture of experts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ExpertsConfig {
+    /// Experts to choose from.
+    pub count: usize,
+    /// Experts that are chosen for a token.
+    pub used: usize,
+    /// Experts that were joined to the one that every token uses; 0 = there is none.
+    pub shared: usize,
+}
+
+/// A part of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The whole layer.
+    Block,
+    /// Its attention.
+    Attention,
+    /// Its feed-forward network.
+    FeedForward,
+}
+
+impl Part {
+    /// The name in metadata.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Part::Block => "block",
+            Part::Attention => "attn",
+            Part::FeedForward => "mlp",
+        }
+    }
+
+    /// The part with that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Part::Block, Part::Attention, Part::FeedForward]
+            .into_iter()
+            .find(|p| p.name() == name)
+    }
 }
 
 impl LanguageConfig {
@@ -143,6 +196,8 @@ pub enum Renorm {
     Global,
     /// One factor a token.
     Channel,
+    /// One factor a token, after text guidance and before picture guidance.
+    TextChannel,
 }
 
 impl Renorm {
@@ -151,12 +206,13 @@ impl Renorm {
         match self {
             Renorm::Global => "global",
             Renorm::Channel => "channel",
+            Renorm::TextChannel => "text_channel",
         }
     }
 
     /// The kind with that name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Renorm::Global, Renorm::Channel]
+        [Renorm::Global, Renorm::Channel, Renorm::TextChannel]
             .into_iter()
             .find(|r| r.name() == name)
     }
@@ -204,6 +260,22 @@ impl Config {
         if !l.hidden.is_multiple_of(2 * l.heads) {
             let text = format!("{} heads of an even length must divide it", l.heads);
             return Err(refuse(source, "hidden size", l.hidden, &text));
+        }
+        if l.layers.len() != l.blocks {
+            let text = format!("there are {} layers", l.blocks);
+            return Err(refuse(
+                source,
+                "number of layer descriptions",
+                l.layers.len(),
+                &text,
+            ));
+        }
+        for layer in &l.layers {
+            let e = layer.experts;
+            if e.used > e.count || e.count > LARGEST_SIZE {
+                let text = format!("there are {} experts", e.count);
+                return Err(refuse(source, "number of experts used", e.used, &text));
+            }
         }
         if !l.heads.is_multiple_of(l.kv_heads) {
             let text = format!("it must divide the {} query heads", l.heads);

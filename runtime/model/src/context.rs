@@ -3,13 +3,17 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use kinglet_kernels::{Device, Mask};
+use kinglet_kernels::Device;
 
 use crate::error::{ModelError, Result};
-use crate::language::{Caches, KeysValues, Rows};
+use crate::language::{Block, Caches, KeysValues, Rows};
 use crate::model::Model;
 use crate::observe::Observer;
 use crate::picture::Picture;
+use crate::sampling::{Sampler, normal};
+use crate::taylor::Taylor;
+
+pub use crate::sampling::Sampling;
 
 /// Keys and values of everything pushed so far, and the next position. Forks share what they have
 /// in common.
@@ -18,6 +22,25 @@ pub struct Context<D: Device> {
     caches: Caches<D>,
     tokens: usize,
     position: u32,
+}
+
+/// How a text is decoded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WriteOptions {
+    /// The most tokens.
+    pub max_tokens: usize,
+    /// How tokens are drawn; none takes the likeliest.
+    pub sampling: Option<Sampling>,
+}
+
+impl WriteOptions {
+    /// Always the likeliest token, at most so many.
+    pub fn greedy(max_tokens: usize) -> Self {
+        WriteOptions {
+            max_tokens,
+            sampling: None,
+        }
+    }
 }
 
 /// A decoded text.
@@ -92,7 +115,7 @@ impl<D: Device> Context<D> {
             understanding: model.language.embed(&model.device, ids)?,
             generation: None,
         };
-        let (rows, new) = self.run(rows, &positions, Mask::Causal, observer)?;
+        let (rows, new) = self.run(rows, Block::Text, &positions, observer)?;
         self.append(new, ids.len(), ids.len() as u32)?;
         Ok(rows.understanding)
     }
@@ -131,22 +154,71 @@ impl<D: Device> Context<D> {
             understanding: block,
             generation: None,
         };
-        let (rows, new) = self.run(rows, &positions, Mask::Full, observer)?;
+        let (rows, new) = self.run(rows, Block::Picture, &positions, observer)?;
         self.append(new, tokens, 1)?;
         Ok(rows.understanding)
     }
 
-    /// Decodes a text, always taking the likeliest token, and appends it. `on_text` gets each new
-    /// piece and may stop.
+    /// Appends a picture to edit: resized by the latents' rule, first in latents, then to
+    /// understand. `seed` gives the noise of its encoding. Returns the resized picture, whose size
+    /// is the result's.
+    ///
+    /// # Errors
+    /// [`ModelError::Picture`] or [`ModelError::Request`].
+    pub fn push_reference(&mut self, picture: &Picture, seed: u64) -> Result<Picture> {
+        let latent = &self.model.config.latent;
+        let resized = picture.resized(&latent.rule)?;
+        let pixels = resized.width() / latent.downsample * (resized.height() / latent.downsample);
+        let noise = normal(seed, pixels * latent.channels);
+        self.push_latents(&resized, &noise, &mut None)?;
+        self.push_image(&resized)?;
+        Ok(resized)
+    }
+
+    /// Appends a picture in latents, at time 0. Its sides must be multiples of a token's; `noise`
+    /// is `[latent pixels, channels]`.
+    ///
+    /// # Errors
+    /// [`ModelError::Picture`] or [`ModelError::Request`]; what the device refuses.
+    pub fn push_latents(
+        &mut self,
+        picture: &Picture,
+        noise: &[f32],
+        observer: &mut Observer<'_, D>,
+    ) -> Result<()> {
+        let model = Arc::clone(&self.model);
+        let (d, latent) = (&model.device, &model.config.latent);
+        let unit = latent.token_pixels();
+        let (height, width) = (picture.height(), picture.width());
+        if !height.is_multiple_of(unit) || !width.is_multiple_of(unit) {
+            return Err(ModelError::Picture(format!(
+                "a picture of {width} x {height} pixels cannot be cut into tokens of {unit}"
+            )));
+        }
+        let (rows, columns) = (height / unit, width / unit);
+        let pixels = d.upload(&picture.normalised(), 3)?;
+        let moments = model.autoencoder.moments(d, &pixels, height, width)?;
+        let noise = d.upload(noise, latent.channels)?;
+        let latents = model.autoencoder.latents(d, &moments, Some(&noise))?;
+        let tokens = model.latents.pack(d, &latents, rows, columns)?;
+        let (rows_out, new) = self.latents_block(&tokens, 0.0, (rows, columns), observer)?;
+        if observer.is_some() {
+            model.language.norm(d, &rows_out, observer)?;
+        }
+        self.append(new, rows * columns + 2, 1)
+    }
+
+    /// Decodes a text and appends it. `on_text` gets each new piece and may stop.
     ///
     /// # Errors
     /// [`ModelError::Cancelled`] if `on_text` stopped it, [`ModelError::Request`] if the context is
     /// full.
     pub fn write(
         &mut self,
-        max_tokens: usize,
+        options: &WriteOptions,
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Written> {
+        let mut sampler = Sampler::new(options.sampling.as_ref())?;
         let model = Arc::clone(&self.model);
         let tokenizer = &model.tokenizer;
         let mut fed = Vec::new();
@@ -156,11 +228,11 @@ impl<D: Device> Context<D> {
             let rows = self.push_ids(&[token], &mut None)?;
             fed.push(token);
             let logits = model.language.logits(&model.device, &rows)?;
-            token = likeliest(&model.device.download(&logits)?);
+            token = sampler.choose(&model.device.download(&logits)?);
             if token == tokenizer.text_end {
                 break true;
             }
-            if fed.len() > max_tokens {
+            if fed.len() > options.max_tokens {
                 break false;
             }
             // A token may end inside a character: decode all, show what has become certain.
@@ -195,7 +267,48 @@ impl<D: Device> Context<D> {
         size: (usize, usize),
         observer: &mut Observer<'_, D>,
     ) -> Result<D::Buffer> {
-        let (rows, columns) = size;
+        let (rows, _) = self.latents_block(x, t, size, observer)?;
+        let rows = self
+            .model
+            .language
+            .norm(&self.model.device, &rows, observer)?;
+        self.velocity_of(rows.generation)
+    }
+
+    /// As [`Context::velocity`], with passes replaced by predictions.
+    pub(crate) fn predicted_velocity(
+        &self,
+        x: &D::Buffer,
+        t: f32,
+        size: (usize, usize),
+        taylor: &mut Taylor<D>,
+    ) -> Result<D::Buffer> {
+        let d = &self.model.device;
+        let output = taylor.next(d, || {
+            let (rows, _) = self.latents_block(x, t, size, &mut None)?;
+            Ok(rows.generation.unwrap_or(rows.understanding))
+        })?;
+        let rows = self.model.language.norm_generation(d, &output)?;
+        self.velocity_of(Some(rows))
+    }
+
+    fn velocity_of(&self, rows: Option<D::Buffer>) -> Result<D::Buffer> {
+        let model = &self.model;
+        match rows {
+            Some(rows) => model.latents.velocity(&model.device, &rows),
+            None => Ok(model.device.zeros(0, model.config.latent.token_values())?),
+        }
+    }
+
+    /// Runs latent tokens between their markers: rows before the last norm, keys and values.
+    #[allow(clippy::type_complexity)] // The pair that `Language::layers` returns.
+    fn latents_block(
+        &self,
+        x: &D::Buffer,
+        t: f32,
+        (rows, columns): (usize, usize),
+        observer: &mut Observer<'_, D>,
+    ) -> Result<(Rows<D>, Vec<KeysValues<D>>)> {
         let model = &self.model;
         let (d, tokenizer) = (&model.device, &model.tokenizer);
         let places = model.latents.places(rows, columns)?;
@@ -206,23 +319,23 @@ impl<D: Device> Context<D> {
             understanding: model.language.embed(d, &markers)?,
             generation: Some(latents),
         };
-        let (rows, _) = self.run(rows, &positions, Mask::Full, observer)?;
-        match rows.generation {
-            Some(rows) => model.latents.velocity(d, &rows),
-            None => Ok(d.zeros(0, model.config.latent.token_values())?),
-        }
+        let language = &model.language;
+        let (rows, new) =
+            language.layers(d, rows, Block::Latents, &positions, &self.caches, observer)?;
+        Ok((rows, new))
     }
 
+    #[allow(clippy::type_complexity)] // The pair that `Language::layers` returns.
     fn run(
         &self,
         rows: Rows<D>,
+        block: Block,
         positions: &[u32],
-        mask: Mask,
         observer: &mut Observer<'_, D>,
     ) -> Result<(Rows<D>, Vec<KeysValues<D>>)> {
-        let model = &self.model;
-        let language = &model.language;
-        language.forward(&model.device, rows, positions, mask, &self.caches, observer)
+        let (language, d) = (&self.model.language, &self.model.device);
+        let (rows, new) = language.layers(d, rows, block, positions, &self.caches, observer)?;
+        Ok((language.norm(d, &rows, observer)?, new))
     }
 
     fn next_positions(&self, tokens: usize) -> Result<Vec<u32>> {
@@ -248,7 +361,9 @@ impl<D: Device> Context<D> {
     fn append(&mut self, new: Vec<KeysValues<D>>, tokens: usize, positions: u32) -> Result<()> {
         let d = &self.model.device;
         let width = self.model.config.language.kv_width();
-        for (runs, (k, v)) in self.caches.iter_mut().zip(new) {
+        for (runs, new) in self.caches.iter_mut().zip(new) {
+            // A layer whose attention was left out keeps nothing.
+            let Some((k, v)) = new else { continue };
             match runs.last_mut().and_then(Arc::get_mut) {
                 Some(run) => d.cache_append(run, &k, &v)?,
                 None => {
@@ -262,15 +377,4 @@ impl<D: Device> Context<D> {
         self.position += positions;
         Ok(())
     }
-}
-
-/// The index of the largest logit; the first of equals.
-fn likeliest(logits: &[f32]) -> u32 {
-    let mut best = 0;
-    for (i, v) in logits.iter().enumerate() {
-        if *v > logits[best] {
-            best = i;
-        }
-    }
-    best as u32
 }

@@ -9,7 +9,8 @@ use kinglet_container::tensors::SafeTensors;
 use serde::Deserialize;
 
 use crate::config::{
-    Config, DrawConfig, LanguageConfig, LatentConfig, PictureRule, Renorm, VisionConfig,
+    Config, DrawConfig, ExpertsConfig, LanguageConfig, LatentConfig, LayerConfig, PictureRule,
+    Renorm, VisionConfig,
 };
 use crate::error::{ModelError, Result};
 use crate::names;
@@ -32,6 +33,10 @@ struct LanguageFile {
     rms_norm_eps: f32,
     #[serde(default = "rope_theta")]
     rope_theta: f32,
+    #[serde(default = "shared_experts")]
+    num_shared_experts: usize,
+    #[serde(default = "top_k")]
+    top_k: usize,
 }
 
 #[derive(Deserialize)]
@@ -108,6 +113,14 @@ fn epsilon() -> f32 {
 fn rope_theta() -> f32 {
     1_000_000.0
 }
+/// The adapted code's own default where the field is absent.
+fn shared_experts() -> usize {
+    1
+}
+/// See [`shared_experts`].
+fn top_k() -> usize {
+    2
+}
 fn patch_size() -> usize {
     14
 }
@@ -162,14 +175,9 @@ pub fn open(directory: &Path) -> Result<Source> {
 }
 
 fn unknown(directory: &Path, tensor: &str) -> ModelError {
-    let what = if tensor.contains(".experts.") || tensor.contains(".gate.weight") {
-        "it is a mixture-of-experts checkpoint, which this version cannot run yet".to_owned()
-    } else {
-        format!("ema.safetensors holds \"{tensor}\", which is no tensor of a BAGEL model")
-    };
     ModelError::Unsupported {
         source_name: directory.display().to_string(),
-        what,
+        what: format!("ema.safetensors holds \"{tensor}\", which is no tensor of a BAGEL model"),
     }
 }
 
@@ -208,6 +216,9 @@ fn config(
             context_length: language.max_position_embeddings,
             rms_epsilon: language.rms_norm_eps,
             rope_base: language.rope_theta,
+            layers: (0..language.num_hidden_layers.min(LARGEST_LAYERS))
+                .map(|i| layer(&language, tensors, i))
+                .collect(),
         },
         vision: VisionConfig {
             blocks,
@@ -248,6 +259,32 @@ fn config(
             renorm_min: top.draw.cfg_renorm_min.unwrap_or(0.0),
         },
     })
+}
+
+/// More layers than any model has.
+const LARGEST_LAYERS: usize = 4096;
+
+/// Which layers are sparse is what is stored, not what the configuration lists.
+fn layer(
+    language: &LanguageFile,
+    tensors: &BTreeMap<String, kinglet_container::Tensor>,
+    i: usize,
+) -> LayerConfig {
+    let router = ["", names::GENERATION_SUFFIX]
+        .iter()
+        .find_map(|suffix| tensors.get(&format!("blk.{i}.ffn_gate_inp{suffix}.weight")));
+    let experts = match router {
+        None => ExpertsConfig::default(),
+        Some(router) => ExpertsConfig {
+            count: router.shape.first().copied().unwrap_or(0),
+            used: language.top_k,
+            shared: language.num_shared_experts,
+        },
+    };
+    LayerConfig {
+        experts,
+        ..LayerConfig::default()
+    }
 }
 
 fn text(directory: &Path, file: &str) -> Result<String> {

@@ -3,16 +3,16 @@
 use std::ops::ControlFlow;
 
 use kinglet_kernels::{Device, RenormSpan};
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
-use rand_distr::{Distribution, StandardNormal};
 
 use crate::autoencoder::to_bytes;
 use crate::config::{Config, Renorm};
 use crate::context::Context;
 use crate::error::{ModelError, Result};
 use crate::picture::Picture;
+use crate::recipes::Guides;
+use crate::sampling::normal;
 use crate::schedule::timesteps;
+use crate::taylor::Taylor;
 
 /// The most points in time of a drawing.
 pub const MOST_TIMESTEPS: usize = 1000;
@@ -22,6 +22,9 @@ pub const MOST_TIMESTEPS: usize = 1000;
 pub struct Guidance {
     /// Scale of the prompt; at most 1 means no guidance.
     pub text_scale: f32,
+    /// Scale of the pictures of an edit; at most 1 means no guidance by them. Without text guidance
+    /// there is none either.
+    pub picture_scale: f32,
     /// Guidance is applied where `low < t <= high`, `t` being shifted.
     pub interval: (f32, f32),
     /// How the guided velocity is scaled back.
@@ -43,6 +46,8 @@ pub struct DrawOptions {
     pub guidance: Guidance,
     /// Where the noise comes from.
     pub seed: u64,
+    /// Most passes are replaced by predictions (TaylorSeer).
+    pub predict: bool,
 }
 
 impl DrawOptions {
@@ -55,12 +60,30 @@ impl DrawOptions {
             shift: d.shift,
             guidance: Guidance {
                 text_scale: d.guidance,
+                picture_scale: 1.0,
                 interval: d.interval,
                 renorm: d.renorm,
                 renorm_min: d.renorm_min,
             },
             seed: 0,
+            predict: false,
         }
+    }
+
+    /// The reference's defaults for editing, at this size.
+    pub fn edit_defaults(config: &Config, size: (usize, usize)) -> Self {
+        let mut options = DrawOptions {
+            size,
+            ..Self::defaults(config)
+        };
+        options.guidance = Guidance {
+            text_scale: 4.0,
+            picture_scale: 2.0,
+            interval: (0.0, 1.0),
+            renorm: Renorm::TextChannel,
+            renorm_min: 0.0,
+        };
+        options
     }
 
     /// Steps of the Euler loop.
@@ -104,10 +127,11 @@ impl DrawOptions {
             let expected = "a positive number is expected".to_owned();
             return refuse("the timestep shift", self.shift.to_string(), expected);
         }
-        let scale = self.guidance.text_scale;
-        if !(0.0..=100.0).contains(&scale) {
-            let expected = "0 to 100 are accepted".to_owned();
-            return refuse("the guidance", scale.to_string(), expected);
+        for scale in [self.guidance.text_scale, self.guidance.picture_scale] {
+            if !(0.0..=100.0).contains(&scale) {
+                let expected = "0 to 100 are accepted".to_owned();
+                return refuse("the guidance", scale.to_string(), expected);
+            }
         }
         Ok(())
     }
@@ -115,9 +139,9 @@ impl DrawOptions {
 
 /// A drawing in progress: latent tokens and the contexts that guide them.
 pub struct Drawing<'a, D: Device> {
-    main: &'a Context<D>,
-    /// The context without the prompt.
-    unprompted: &'a Context<D>,
+    main: Pass<'a, D>,
+    unprompted: Pass<'a, D>,
+    pictureless: Option<Pass<'a, D>>,
     options: &'a DrawOptions,
     times: Vec<f32>,
     /// Rows and columns in tokens.
@@ -125,26 +149,40 @@ pub struct Drawing<'a, D: Device> {
     x: D::Buffer,
 }
 
+/// One context of a drawing, and what it remembers of its passes.
+struct Pass<'a, D: Device> {
+    context: &'a Context<D>,
+    taylor: Option<Taylor<D>>,
+}
+
+impl<'a, D: Device> Pass<'a, D> {
+    fn new(context: &'a Context<D>, options: &DrawOptions) -> Self {
+        Pass {
+            context,
+            taylor: options.predict.then(Taylor::new),
+        }
+    }
+
+    fn velocity(&mut self, x: &D::Buffer, t: f32, grid: (usize, usize)) -> Result<D::Buffer> {
+        match &mut self.taylor {
+            Some(taylor) => self.context.predicted_velocity(x, t, grid, taylor),
+            None => self.context.velocity(x, t, grid, &mut None),
+        }
+    }
+}
+
 impl<'a, D: Device> Drawing<'a, D> {
     /// Starts from noise that the seed gives.
     ///
     /// # Errors
     /// [`ModelError::Request`] if an option cannot be.
-    pub fn new(
-        main: &'a Context<D>,
-        unprompted: &'a Context<D>,
-        options: &'a DrawOptions,
-    ) -> Result<Self> {
-        let config = &main.model().config;
+    pub fn new(guides: &'a Guides<D>, options: &'a DrawOptions) -> Result<Self> {
+        let config = &guides.main.model().config;
         options.check(config)?;
         let pixels = config.latent.token_pixels();
         let tokens = options.size.0 / pixels * (options.size.1 / pixels);
-        let rng = ChaCha8Rng::seed_from_u64(options.seed);
-        let noise: Vec<f32> = StandardNormal
-            .sample_iter(rng)
-            .take(tokens * config.latent.token_values())
-            .collect();
-        Self::from_noise(main, unprompted, options, &noise)
+        let noise = normal(options.seed, tokens * config.latent.token_values());
+        Self::from_noise(guides, options, &noise)
     }
 
     /// Starts from this noise, `[tokens, values]`.
@@ -152,18 +190,18 @@ impl<'a, D: Device> Drawing<'a, D> {
     /// # Errors
     /// [`ModelError::Request`] if an option cannot be; what the device refuses.
     pub fn from_noise(
-        main: &'a Context<D>,
-        unprompted: &'a Context<D>,
+        guides: &'a Guides<D>,
         options: &'a DrawOptions,
         noise: &[f32],
     ) -> Result<Self> {
-        let model = main.model();
+        let model = guides.main.model();
         options.check(&model.config)?;
         let latent = &model.config.latent;
         let pixels = latent.token_pixels();
         Ok(Drawing {
-            main,
-            unprompted,
+            main: Pass::new(&guides.main, options),
+            unprompted: Pass::new(&guides.unprompted, options),
+            pictureless: guides.pictureless.as_ref().map(|c| Pass::new(c, options)),
             options,
             times: timesteps(options.timesteps, options.shift),
             grid: (options.size.1 / pixels, options.size.0 / pixels),
@@ -187,25 +225,35 @@ impl<'a, D: Device> Drawing<'a, D> {
         g.text_scale > 1.0 && t > g.interval.0 && t <= g.interval.1
     }
 
-    /// The velocity at time `t`, guided where guidance applies.
+    /// The velocity at time `t`, guided where guidance applies (docs/model.md, 3.11).
     ///
     /// # Errors
     /// What the device refuses.
-    pub fn velocity(&self, t: f32) -> Result<D::Buffer> {
-        let d = &self.main.model().device;
-        let plain = self.main.velocity(&self.x, t, self.grid, &mut None)?;
+    pub fn velocity(&mut self, t: f32) -> Result<D::Buffer> {
+        let plain = self.main.velocity(&self.x, t, self.grid)?;
         if !self.guided(t) {
             return Ok(plain);
         }
-        let base = self.unprompted.velocity(&self.x, t, self.grid, &mut None)?;
+        let d = &self.main.context.model().device;
         let g = &self.options.guidance;
-        let mut guided = d.copy(&plain)?;
-        d.extrapolate(&mut guided, &base, g.text_scale)?;
-        let span = match g.renorm {
-            Renorm::Global => RenormSpan::Whole,
-            Renorm::Channel => RenormSpan::Row,
+        let unprompted = self.unprompted.velocity(&self.x, t, self.grid)?;
+        let pictureless = match &mut self.pictureless {
+            Some(pass) if g.picture_scale > 1.0 => Some(pass.velocity(&self.x, t, self.grid)?),
+            _ => None,
         };
-        d.renorm(&mut guided, &plain, g.renorm_min, span)?;
+        let mut guided = d.copy(&plain)?;
+        d.extrapolate(&mut guided, &unprompted, g.text_scale)?;
+        if g.renorm == Renorm::TextChannel {
+            d.renorm(&mut guided, &plain, g.renorm_min, RenormSpan::Row)?;
+        }
+        if let Some(pictureless) = &pictureless {
+            d.extrapolate(&mut guided, pictureless, g.picture_scale)?;
+        }
+        match g.renorm {
+            Renorm::Global => d.renorm(&mut guided, &plain, g.renorm_min, RenormSpan::Whole)?,
+            Renorm::Channel => d.renorm(&mut guided, &plain, g.renorm_min, RenormSpan::Row)?,
+            Renorm::TextChannel => {}
+        }
         Ok(guided)
     }
 
@@ -215,7 +263,7 @@ impl<'a, D: Device> Drawing<'a, D> {
     /// What the device refuses.
     pub fn step(&mut self, i: usize) -> Result<D::Buffer> {
         let velocity = self.velocity(self.times[i])?;
-        let d = &self.main.model().device;
+        let d = &self.main.context.model().device;
         d.add_scaled(&mut self.x, self.times[i + 1] - self.times[i], &velocity)?;
         Ok(velocity)
     }
@@ -239,7 +287,7 @@ impl<'a, D: Device> Drawing<'a, D> {
     /// # Errors
     /// What the device refuses.
     pub fn picture(&self) -> Result<Picture> {
-        let model = self.main.model();
+        let model = self.main.context.model();
         let d = &model.device;
         let (rows, columns) = self.grid;
         let patch = model.config.latent.patch;

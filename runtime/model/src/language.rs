@@ -3,32 +3,33 @@
 
 use std::sync::Arc;
 
-use kinglet_kernels::{AttentionShape, Device, Mask};
+use kinglet_kernels::{AttentionShape, Device, Expert, Mask};
 
-use crate::config::{Config, LanguageConfig};
+use crate::config::{Config, ExpertsConfig, LanguageConfig, LayerConfig, Part};
 use crate::error::Result;
 use crate::linear::{Linear, Loader};
 use crate::names::GENERATION_SUFFIX;
 use crate::observe::{Observer, Stage, show};
 
-/// A feed-forward network: `down(silu(gate x) * up x)`.
-struct FeedForward<D: Device> {
+/// A dense feed-forward network: `down(silu(gate x) * up x)`.
+struct Dense<D: Device> {
     gate: Linear<D>,
     up: Linear<D>,
     down: Linear<D>,
 }
 
-impl<D: Device> FeedForward<D> {
+impl<D: Device> Dense<D> {
     fn load(
         loader: Loader<'_, D>,
-        name: impl Fn(&str) -> String,
-        c: &LanguageConfig,
+        names: [String; 3],
+        hidden: usize,
+        inner: usize,
     ) -> Result<Self> {
-        let (inner, hidden) = (c.feed_forward, c.hidden);
-        Ok(FeedForward {
-            gate: loader.linear_without_bias(&name("ffn_gate"), inner, hidden)?,
-            up: loader.linear_without_bias(&name("ffn_up"), inner, hidden)?,
-            down: loader.linear_without_bias(&name("ffn_down"), hidden, inner)?,
+        let [gate, up, down] = names;
+        Ok(Dense {
+            gate: loader.linear_without_bias(&gate, inner, hidden)?,
+            up: loader.linear_without_bias(&up, inner, hidden)?,
+            down: loader.linear_without_bias(&down, hidden, inner)?,
         })
     }
 
@@ -36,6 +37,110 @@ impl<D: Device> FeedForward<D> {
         let mut inner = self.gate.apply(d, x)?;
         d.swiglu(&mut inner, &self.up.apply(d, x)?)?;
         self.down.apply(d, &inner)
+    }
+}
+
+/// A sparse feed-forward network (docs/model.md, 4.3).
+struct Sparse<D: Device> {
+    router: Linear<D>,
+    /// Routes the patches of a picture to understand.
+    picture_router: Option<Linear<D>>,
+    gate: Vec<D::Weight>,
+    up: Vec<D::Weight>,
+    down: Vec<D::Weight>,
+    used: usize,
+    /// The gate and the expert that every token uses.
+    shared: Option<(Linear<D>, Dense<D>)>,
+}
+
+impl<D: Device> Sparse<D> {
+    fn load(
+        loader: Loader<'_, D>,
+        name: impl Fn(&str) -> String,
+        hidden: usize,
+        experts: ExpertsConfig,
+    ) -> Result<Self> {
+        let ExpertsConfig { count, used, .. } = experts;
+        let router = |part: &str| loader.linear_without_bias(&name(part), count, hidden);
+        let picture_router = if loader.has(&format!("{}.weight", name("ffn_gate_inp_img"))) {
+            Some(router("ffn_gate_inp_img")?)
+        } else {
+            None
+        };
+        let shared = format!("{}.weight", name("ffn_gate_shexp"));
+        let shared = if loader.has(&shared) {
+            let inner = loader.source.tensor(&shared)?.shape.first().copied();
+            let names = ["ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp"].map(&name);
+            let gate = loader.linear_without_bias(&name("ffn_gate_inp_shexp"), 1, hidden)?;
+            Some((
+                gate,
+                Dense::load(loader, names, hidden, inner.unwrap_or(0))?,
+            ))
+        } else {
+            None
+        };
+        Ok(Sparse {
+            router: router("ffn_gate_inp")?,
+            picture_router,
+            gate: loader.experts(&name("ffn_gate_exps"), count, 0, hidden)?,
+            up: loader.experts(&name("ffn_up_exps"), count, 0, hidden)?,
+            down: loader.experts(&name("ffn_down_exps"), count, hidden, 0)?,
+            used,
+            shared,
+        })
+    }
+
+    fn logits(&self, d: &D, x: &D::Buffer, block: Block) -> Result<D::Buffer> {
+        let mut logits = self.router.apply(d, x)?;
+        if let (Block::Picture, Some(router)) = (block, &self.picture_router) {
+            // The markers around the patches are text.
+            let (rows, _) = d.shape(x);
+            let patches: Vec<u32> = (1..rows.saturating_sub(1) as u32).collect();
+            let routed = router.apply(d, &d.gather_rows(x, &patches)?)?;
+            d.scatter_rows(&mut logits, &routed, &patches)?;
+        }
+        Ok(logits)
+    }
+
+    fn apply(&self, d: &D, x: &D::Buffer, logits: &D::Buffer) -> Result<D::Buffer> {
+        let experts: Vec<Expert<'_, D::Weight>> = (0..self.gate.len())
+            .map(|e| Expert {
+                gate: &self.gate[e],
+                up: &self.up[e],
+                down: &self.down[e],
+            })
+            .collect();
+        let mut y = d.mixture(x, logits, &experts, self.used)?;
+        if let Some((gate, expert)) = &self.shared {
+            let mut shared = expert.apply(d, x)?;
+            d.scale_rows(&mut shared, &gate.apply(d, x)?)?;
+            d.add(&mut y, &shared)?;
+        }
+        Ok(y)
+    }
+}
+
+enum FeedForward<D: Device> {
+    Dense(Dense<D>),
+    Sparse(Sparse<D>),
+}
+
+impl<D: Device> FeedForward<D> {
+    fn load(
+        loader: Loader<'_, D>,
+        name: impl Fn(&str) -> String,
+        layer: usize,
+        c: &LanguageConfig,
+    ) -> Result<Self> {
+        if loader.has(&format!("{}.weight", name("ffn_gate_inp"))) {
+            let experts = c.layers[layer].experts;
+            return Ok(FeedForward::Sparse(Sparse::load(
+                loader, name, c.hidden, experts,
+            )?));
+        }
+        let names = ["ffn_gate", "ffn_up", "ffn_down"].map(name);
+        let dense = Dense::load(loader, names, c.hidden, c.feed_forward)?;
+        Ok(FeedForward::Dense(dense))
     }
 }
 
@@ -65,14 +170,36 @@ impl<D: Device> Branch<D> {
             k_norm: loader.vector(&name("attn_k_norm"), head)?,
             out: loader.linear_without_bias(&name("attn_output"), hidden, hidden)?,
             feed_forward_norm: loader.vector(&name("ffn_norm"), hidden)?,
-            feed_forward: FeedForward::load(loader, name, c)?,
+            feed_forward: FeedForward::load(loader, name, layer, c)?,
         })
     }
 }
 
 struct Layer<D: Device> {
+    number: usize,
     understanding: Branch<D>,
     generation: Branch<D>,
+    config: LayerConfig,
+}
+
+/// What kind of block runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Block {
+    /// A text, or a token of one.
+    Text,
+    /// A picture to understand.
+    Picture,
+    /// A picture in latents: the only one with rows of the generation branch.
+    Latents,
+}
+
+impl Block {
+    fn mask(self) -> Mask {
+        match self {
+            Block::Text => Mask::Causal,
+            Block::Picture | Block::Latents => Mask::Full,
+        }
+    }
 }
 
 /// The rows of a block, branch by branch. In a picture of latents the first and the last token (its
@@ -88,8 +215,8 @@ pub struct Rows<D: Device> {
 /// Keys and values of every layer: runs of tokens, shared between forks of a context.
 pub type Caches<D> = Vec<Vec<Arc<<D as Device>::Cache>>>;
 
-/// New keys and values of one layer.
-pub type KeysValues<D> = (<D as Device>::Buffer, <D as Device>::Buffer);
+/// New keys and values of one layer; none where its attention was left out.
+pub type KeysValues<D> = Option<(<D as Device>::Buffer, <D as Device>::Buffer)>;
 
 /// All layers and what is before and after them.
 pub struct Language<D: Device> {
@@ -110,6 +237,8 @@ impl<D: Device> Language<D> {
         let c = &config.language;
         let layer = |i| {
             Ok(Layer {
+                number: i,
+                config: c.layers[i],
                 understanding: Branch::load(loader, i, "", c)?,
                 generation: Branch::load(loader, i, GENERATION_SUFFIX, c)?,
             })
@@ -140,51 +269,111 @@ impl<D: Device> Language<D> {
         self.head.apply(d, rows)
     }
 
-    /// Runs a block through all layers, after what is in `past`. Returns the rows after the last
+    /// Runs a block through all layers, after what is in `past`. Returns the rows before the last
     /// norm, and every layer's keys and values of this block.
     ///
     /// # Errors
     /// What the device refuses.
-    pub fn forward(
+    pub fn layers(
         &self,
         d: &D,
         mut rows: Rows<D>,
+        block: Block,
         positions: &[u32],
-        mask: Mask,
         past: &Caches<D>,
         observer: &mut Observer<'_, D>,
     ) -> Result<(Rows<D>, Vec<KeysValues<D>>)> {
-        let order = Order::new(positions.len(), rows.generation.is_some());
-        self.show(d, &order, Stage::LanguageInput, &rows, observer)?;
+        let pass = Pass {
+            order: Order::new(positions.len(), rows.generation.is_some()),
+            block,
+            positions,
+        };
+        self.show(d, &pass.order, Stage::LanguageInput, &rows, observer)?;
         let mut new = Vec::with_capacity(self.layers.len());
         for (i, (layer, past)) in self.layers.iter().zip(past).enumerate() {
-            new.push(self.layer(d, layer, &order, &mut rows, positions, mask, past)?);
-            self.show(d, &order, Stage::LanguageLayer(i), &rows, observer)?;
+            new.push(self.layer(d, layer, &pass, &mut rows, past, observer)?);
+            self.show(d, &pass.order, Stage::LanguageLayer(i), &rows, observer)?;
         }
-        let norm = |x, w| d.rms_norm(x, w, self.config.rms_epsilon);
-        let rows = Rows {
-            understanding: norm(&rows.understanding, &self.norm)?,
-            generation: match &rows.generation {
-                Some(x) => Some(norm(x, &self.norm_generation)?),
-                None => None,
-            },
-        };
-        self.show(d, &order, Stage::LanguageOutput, &rows, observer)?;
         Ok((rows, new))
     }
 
-    #[allow(clippy::too_many_arguments)] // One layer of one pass: all of it is needed.
+    /// The last norm, each branch with its own.
+    ///
+    /// # Errors
+    /// What the device refuses.
+    pub fn norm(&self, d: &D, rows: &Rows<D>, observer: &mut Observer<'_, D>) -> Result<Rows<D>> {
+        let generation = match &rows.generation {
+            Some(x) => Some(self.norm_generation(d, x)?),
+            None => None,
+        };
+        let rows = Rows {
+            understanding: d.rms_norm(&rows.understanding, &self.norm, self.config.rms_epsilon)?,
+            generation,
+        };
+        let (understanding, _) = d.shape(&rows.understanding);
+        let generation = rows.generation.as_ref().map_or(0, |x| d.shape(x).0);
+        let order = Order::new(understanding + generation, rows.generation.is_some());
+        self.show(d, &order, Stage::LanguageOutput, &rows, observer)?;
+        Ok(rows)
+    }
+
+    /// The last norm of rows of the generation branch.
+    ///
+    /// # Errors
+    /// What the device refuses.
+    pub fn norm_generation(&self, d: &D, x: &D::Buffer) -> Result<D::Buffer> {
+        Ok(d.rms_norm(x, &self.norm_generation, self.config.rms_epsilon)?)
+    }
+
     fn layer(
         &self,
         d: &D,
         layer: &Layer<D>,
-        order: &Order,
+        pass: &Pass<'_>,
         rows: &mut Rows<D>,
-        positions: &[u32],
-        mask: Mask,
         past: &[Arc<D::Cache>],
+        observer: &mut Observer<'_, D>,
     ) -> Result<KeysValues<D>> {
+        let skip = match pass.block {
+            Block::Text | Block::Picture => layer.config.skip_understand,
+            Block::Latents => layer.config.skip_generate,
+        };
+        if skip == Some(Part::Block) {
+            return Ok(None);
+        }
+        let new = if skip == Some(Part::Attention) {
+            None
+        } else {
+            Some(self.attention(d, layer, pass, rows, past)?)
+        };
+        if skip != Some(Part::FeedForward) {
+            let x = &mut rows.understanding;
+            self.feed_forward(
+                d,
+                layer.number,
+                &layer.understanding,
+                pass.block,
+                x,
+                observer,
+            )?;
+            if let Some(x) = &mut rows.generation {
+                self.feed_forward(d, layer.number, &layer.generation, pass.block, x, observer)?;
+            }
+        }
+        Ok(new)
+    }
+
+    /// Attention with its residual. Returns the keys and values of the block.
+    fn attention(
+        &self,
+        d: &D,
+        layer: &Layer<D>,
+        pass: &Pass<'_>,
+        rows: &mut Rows<D>,
+        past: &[Arc<D::Cache>],
+    ) -> Result<(D::Buffer, D::Buffer)> {
         let c = &self.config;
+        let order = &pass.order;
         let project = |branch: &Branch<D>, x: &D::Buffer| -> Result<[D::Buffer; 3]> {
             let n = d.rms_norm(x, &branch.attention_norm, c.rms_epsilon)?;
             let q = branch.q.apply(d, &n)?;
@@ -207,34 +396,57 @@ impl<D: Device> Language<D> {
                 ]
             }
         };
-        d.rope(&mut q, positions, c.head_dim(), c.rope_base)?;
-        d.rope(&mut k, positions, c.head_dim(), c.rope_base)?;
+        d.rope(&mut q, pass.positions, c.head_dim(), c.rope_base)?;
+        d.rope(&mut k, pass.positions, c.head_dim(), c.rope_base)?;
 
         let shape = AttentionShape {
             heads: c.heads,
             kv_heads: c.kv_heads,
             head_dim: c.head_dim(),
-            mask,
+            mask: pass.block.mask(),
         };
         let past: Vec<&D::Cache> = past.iter().map(|c| &**c).collect();
         let mixed = d.attention(&q, &past, &k, &v, shape)?;
-
-        let finish = |branch: &Branch<D>, x: &mut D::Buffer, mixed: &D::Buffer| -> Result<()> {
-            d.add(x, &branch.out.apply(d, mixed)?)?;
-            let n = d.rms_norm(x, &branch.feed_forward_norm, c.rms_epsilon)?;
-            d.add(x, &branch.feed_forward.apply(d, &n)?)?;
-            Ok(())
-        };
         match &mut rows.generation {
-            None => finish(&layer.understanding, &mut rows.understanding, &mixed)?,
+            None => {
+                let out = layer.understanding.out.apply(d, &mixed)?;
+                d.add(&mut rows.understanding, &out)?;
+            }
             Some(generation) => {
                 let mine = d.gather_rows(&mixed, &order.understanding)?;
-                finish(&layer.understanding, &mut rows.understanding, &mine)?;
+                let out = layer.understanding.out.apply(d, &mine)?;
+                d.add(&mut rows.understanding, &out)?;
                 let mine = d.gather_rows(&mixed, &order.generation)?;
-                finish(&layer.generation, generation, &mine)?;
+                d.add(generation, &layer.generation.out.apply(d, &mine)?)?;
             }
         }
         Ok((k, v))
+    }
+
+    /// A branch's feed-forward network with its residual.
+    fn feed_forward(
+        &self,
+        d: &D,
+        layer: usize,
+        branch: &Branch<D>,
+        block: Block,
+        x: &mut D::Buffer,
+        observer: &mut Observer<'_, D>,
+    ) -> Result<()> {
+        let n = d.rms_norm(x, &branch.feed_forward_norm, self.config.rms_epsilon)?;
+        let y = match &branch.feed_forward {
+            FeedForward::Dense(dense) => dense.apply(d, &n)?,
+            FeedForward::Sparse(sparse) => {
+                let logits = sparse.logits(d, &n, block)?;
+                let y = sparse.apply(d, &n, &logits)?;
+                show::<D>(observer, Stage::ExpertsInput(layer), &n);
+                show::<D>(observer, Stage::RouterLogits(layer), &logits);
+                show::<D>(observer, Stage::ExpertsOutput(layer), &y);
+                y
+            }
+        };
+        d.add(x, &y)?;
+        Ok(())
     }
 
     /// Shows the rows in the block's order.
@@ -258,6 +470,13 @@ impl<D: Device> Language<D> {
         }
         Ok(())
     }
+}
+
+/// What is the same in every layer of a pass.
+struct Pass<'a> {
+    order: Order,
+    block: Block,
+    positions: &'a [u32],
 }
 
 /// Where the rows of each branch stand in their block.

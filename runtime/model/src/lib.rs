@@ -12,6 +12,7 @@
 //! - [`model`]: [`Model`], all of it on one device.
 //! - [`context`]: [`Context`], a KV cache that only grows: push text and pictures, write text, fork.
 //! - [`schedule`], [`draw`]: flow matching: timesteps, guidance, the Euler loop.
+//! - [`recipes`]: the contexts that a drawing, an edit and a thought need.
 //! - [`observe`]: looking at inner results (golden vectors, calibration).
 //!
 //! Everything is generic over [`kinglet_kernels::Device`]. Formulas are those of the BAGEL reference
@@ -31,13 +32,16 @@ pub mod model;
 pub mod names;
 pub mod observe;
 pub mod picture;
+pub mod recipes;
+mod sampling;
 pub mod schedule;
 pub mod source;
+mod taylor;
 pub mod tokenizer;
 pub mod vision;
 
 pub use config::Config;
-pub use context::{Context, Written};
+pub use context::{Context, Sampling, WriteOptions, Written};
 pub use draw::{DrawOptions, Drawing, Guidance};
 pub use error::{ModelError, Result};
 pub use model::Model;

@@ -32,18 +32,9 @@ impl<D: Device> Loader<'_, D> {
     pub fn weight(&self, name: &str, shape: &[usize]) -> Result<D::Weight> {
         let tensor = self.source.tensor(name)?;
         if tensor.shape != shape {
-            return Err(ModelError::TensorShape {
-                source_name: self.source.name.clone(),
-                tensor: name.to_owned(),
-                got: tensor.shape.clone(),
-                expected: shape.to_vec(),
-            });
+            return Err(self.wrong_shape(name, shape));
         }
-        let format = format_of(tensor.kind).ok_or_else(|| ModelError::TensorType {
-            source_name: self.source.name.clone(),
-            tensor: name.to_owned(),
-            kind: tensor.kind.to_string(),
-        })?;
+        let format = self.format(name, tensor.kind)?;
         // A vector is one row; a convolution's kernel [out, in, h, w] is `out` rows.
         let (rows, cols) = match shape {
             [] => (1, 1),
@@ -83,6 +74,79 @@ impl<D: Device> Loader<'_, D> {
             weight: self.weight(&format!("{name}.weight"), &[outputs, inputs])?,
             bias: None,
         })
+    }
+
+    /// Whether the tensor `name` is there.
+    pub fn has(&self, name: &str) -> bool {
+        self.source.tensors.contains_key(name)
+    }
+
+    /// The weights of `count` experts called `name`: one tensor `[experts, rows, cols]`, or one
+    /// tensor for each, `name.E`. The inner width, which is `rows` or `cols` and given as 0, is what
+    /// is stored.
+    ///
+    /// # Errors
+    /// As [`Loader::weight`].
+    pub fn experts(
+        &self,
+        name: &str,
+        count: usize,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Vec<D::Weight>> {
+        let fill = |stored: &[usize]| match stored {
+            [r, c] => [
+                if rows == 0 { *r } else { rows },
+                if cols == 0 { *c } else { cols },
+            ],
+            _ => [rows, cols],
+        };
+        let joined = format!("{name}.weight");
+        if !self.has(&joined) {
+            let one = |e| {
+                let name = format!("{name}.{e}.weight");
+                let shape = fill(&self.source.tensor(&name)?.shape);
+                self.weight(&name, &shape)
+            };
+            return (0..count).map(one).collect();
+        }
+        let tensor = self.source.tensor(&joined)?;
+        let [experts, inner @ ..] = &tensor.shape[..] else {
+            return Err(self.wrong_shape(&joined, &[count, rows, cols]));
+        };
+        let [r, c] = fill(inner);
+        if tensor.shape != [count, r, c] || *experts == 0 {
+            return Err(self.wrong_shape(&joined, &[count, r, c]));
+        }
+        let format = self.format(&joined, tensor.kind)?;
+        let len = tensor.bytes.len() / count;
+        let one = |e: usize| {
+            Ok(self.device.weight(WeightData {
+                format,
+                rows: r,
+                cols: c,
+                bytes: tensor.bytes.slice(e * len..(e + 1) * len),
+            })?)
+        };
+        (0..count).map(one).collect()
+    }
+
+    fn format(&self, name: &str, kind: TensorType) -> Result<Format> {
+        format_of(kind).ok_or_else(|| ModelError::TensorType {
+            source_name: self.source.name.clone(),
+            tensor: name.to_owned(),
+            kind: kind.to_string(),
+        })
+    }
+
+    fn wrong_shape(&self, name: &str, expected: &[usize]) -> ModelError {
+        let stored = self.source.tensors.get(name);
+        ModelError::TensorShape {
+            source_name: self.source.name.clone(),
+            tensor: name.to_owned(),
+            got: stored.map(|t| t.shape.clone()).unwrap_or_default(),
+            expected: expected.to_vec(),
+        }
     }
 
     /// `name.weight` of `[len]`.

@@ -3,7 +3,8 @@
 use kinglet_container::gguf::{Gguf, Value};
 
 use crate::config::{
-    Config, DrawConfig, LanguageConfig, LatentConfig, PictureRule, Renorm, VisionConfig,
+    Config, DrawConfig, ExpertsConfig, LanguageConfig, LatentConfig, LayerConfig, Part,
+    PictureRule, Renorm, VisionConfig,
 };
 use crate::error::{ModelError, Result};
 
@@ -11,6 +12,8 @@ use crate::error::{ModelError, Result};
 pub const ARCHITECTURE: &str = "bagel";
 /// The key that holds tokenizer.json.
 pub const TOKENIZER: &str = "tokenizer.huggingface.json";
+/// More layers than any model has.
+const LARGEST_LAYERS: usize = 4096;
 /// The only sampler so far.
 const SAMPLER: &str = "euler";
 
@@ -39,6 +42,29 @@ pub fn write(config: &Config) -> Vec<(String, Value)> {
     put("attention.head_count_kv", size(l.kv_heads));
     put("attention.layer_norm_rms_epsilon", l.rms_epsilon.into());
     put("rope.freq_base", l.rope_base.into());
+
+    if l.layers
+        .iter()
+        .any(|layer| *layer != LayerConfig::default())
+    {
+        let numbers = |f: fn(&ExpertsConfig) -> usize| {
+            Value::Array(
+                l.layers
+                    .iter()
+                    .map(|layer| size(f(&layer.experts)))
+                    .collect(),
+            )
+        };
+        put("expert_count", numbers(|e| e.count));
+        put("expert_used_count", numbers(|e| e.used));
+        put("expert_shared_count", numbers(|e| e.shared));
+        let parts = |f: fn(&LayerConfig) -> Option<Part>| {
+            let name = |layer| f(layer).map_or("", Part::name).into();
+            Value::Array(l.layers.iter().map(name).collect())
+        };
+        put("skip.understand", parts(|layer| layer.skip_understand));
+        put("skip.generate", parts(|layer| layer.skip_generate));
+    }
 
     put("vision.block_count", size(v.blocks));
     put("vision.embedding_length", size(v.hidden));
@@ -110,6 +136,7 @@ pub fn read(gguf: &Gguf) -> Result<Config> {
             context_length: reader.size("context_length")?,
             rms_epsilon: reader.float("attention.layer_norm_rms_epsilon")?,
             rope_base: reader.float("rope.freq_base")?,
+            layers: reader.layers(reader.size("block_count")?)?,
         },
         vision: VisionConfig {
             blocks: reader.size("vision.block_count")?,
@@ -170,6 +197,51 @@ impl Reader<'_> {
 
     fn string(&self, key: &str) -> Result<String> {
         self.get(key, "a string", |v| v.as_str().map(str::to_owned))
+    }
+
+    /// The arrays with one entry a layer; left out, all layers are plain.
+    fn layers(&self, blocks: usize) -> Result<Vec<LayerConfig>> {
+        // Every layer has tensors of its own, so there cannot be more than a file may announce.
+        let mut layers = vec![LayerConfig::default(); blocks.min(LARGEST_LAYERS)];
+        let has = |key: &str| self.gguf.find(&format!("{ARCHITECTURE}.{key}")).is_some();
+        let mut array = |key: &str, set: &mut dyn FnMut(&mut LayerConfig, &Value) -> Option<()>| {
+            if !has(key) {
+                return Ok(());
+            }
+            self.get(key, "an array with one entry a layer", |v| {
+                let values = v.as_array().filter(|values| values.len() == layers.len())?;
+                layers
+                    .iter_mut()
+                    .zip(values)
+                    .try_for_each(|(layer, v)| set(layer, v))
+            })
+        };
+        let number = |v: &Value| usize::try_from(v.as_u64()?).ok();
+        array("expert_count", &mut |l, v| {
+            l.experts.count = number(v)?;
+            Some(())
+        })?;
+        array("expert_used_count", &mut |l, v| {
+            l.experts.used = number(v)?;
+            Some(())
+        })?;
+        array("expert_shared_count", &mut |l, v| {
+            l.experts.shared = number(v)?;
+            Some(())
+        })?;
+        let part = |v: &Value| match v.as_str()? {
+            "" => Some(None),
+            name => Part::from_name(name).map(Some),
+        };
+        array("skip.understand", &mut |l, v| {
+            l.skip_understand = part(v)?;
+            Some(())
+        })?;
+        array("skip.generate", &mut |l, v| {
+            l.skip_generate = part(v)?;
+            Some(())
+        })?;
+        Ok(layers)
     }
 
     fn pair(&self, key: &str) -> Result<(f32, f32)> {

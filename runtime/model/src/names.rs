@@ -83,6 +83,36 @@ const LANGUAGE: &[(&str, &str, &str)] = &[
     ("mlp.gate_proj", "mlp_moe_gen.gate_proj", "ffn_gate"),
     ("mlp.up_proj", "mlp_moe_gen.up_proj", "ffn_up"),
     ("mlp.down_proj", "mlp_moe_gen.down_proj", "ffn_down"),
+    ("mlp.gate", "mlp_moe_gen.gate", "ffn_gate_inp"),
+    ("mlp.gate_img", "mlp_moe_gen.gate_img", "ffn_gate_inp_img"),
+    (
+        "mlp.gate_shared",
+        "mlp_moe_gen.gate_shared",
+        "ffn_gate_inp_shexp",
+    ),
+    (
+        "mlp.shared_expert.gate_proj",
+        "mlp_moe_gen.shared_expert.gate_proj",
+        "ffn_gate_shexp",
+    ),
+    (
+        "mlp.shared_expert.up_proj",
+        "mlp_moe_gen.shared_expert.up_proj",
+        "ffn_up_shexp",
+    ),
+    (
+        "mlp.shared_expert.down_proj",
+        "mlp_moe_gen.shared_expert.down_proj",
+        "ffn_down_shexp",
+    ),
+];
+
+/// Parts of one expert. In GGUF all experts of a layer are one tensor, `ffn_gate_exps` and so on;
+/// an original checkpoint stores each by itself, which is called `ffn_gate_exps.E` here.
+const EXPERT: &[(&str, &str)] = &[
+    ("gate_proj", "ffn_gate_exps"),
+    ("up_proj", "ffn_up_exps"),
+    ("down_proj", "ffn_down_exps"),
 ];
 
 const VISION_PREFIX: &str = "vit_model.vision_model.encoder.layers.";
@@ -111,6 +141,17 @@ pub fn from_original(name: &str) -> Option<String> {
         return Some((*gguf).to_owned());
     }
     if let Some((layer, module, kind)) = layer(name, LANGUAGE_PREFIX) {
+        if let Some((branch, expert)) = module.split_once(".experts.") {
+            let suffix = match branch {
+                "mlp" => "",
+                "mlp_moe_gen" => GENERATION_SUFFIX,
+                _ => return None,
+            };
+            let (number, part) = expert.split_once('.')?;
+            let number: usize = number.parse().ok()?;
+            let (_, gguf) = EXPERT.iter().find(|(original, _)| *original == part)?;
+            return Some(format!("blk.{layer}.{gguf}{suffix}.{number}.{kind}"));
+        }
         return LANGUAGE.iter().find_map(|(und, generation, gguf)| {
             if module == *und {
                 Some(format!("blk.{layer}.{gguf}.{kind}"))

@@ -19,6 +19,12 @@ pub enum Stage {
     LanguageInput,
     /// The residual stream after a language layer.
     LanguageLayer(usize),
+    /// What enters the experts of a language layer.
+    ExpertsInput(usize),
+    /// Their router's logits.
+    RouterLogits(usize),
+    /// What the experts of a language layer give.
+    ExpertsOutput(usize),
     /// After the last norm of the language half.
     LanguageOutput,
     /// The embedding of a timestep, `[1, hidden]`.

@@ -8,34 +8,28 @@
 
 mod golden_set;
 
+use std::ops::ControlFlow;
+
 use golden_set::{Set, f32s, ids};
 use kinglet_kernels::{Device, Scalar};
-use kinglet_model::config::Renorm;
+use kinglet_model::config::{Part, Renorm};
 use kinglet_model::observe::Stage;
 use kinglet_model::picture::size_by_rule;
-use kinglet_model::{Context, DrawOptions, Drawing, Guidance, Model, Picture, Source};
+use kinglet_model::recipes::{Guides, THINK_TO_ANSWER, THINK_TO_DRAW};
+use kinglet_model::{
+    Context, DrawOptions, Drawing, Guidance, Model, Picture, Source, WriteOptions,
+};
 
 type Shared = std::sync::Arc<Model<Scalar>>;
 
-/// What is not covered yet, by file and the beginning of the tensor's name, with the reason.
+/// What is not covered here, by file and the beginning of the tensor's name, with the reason.
 const UNCOVERED: &[(&str, &str, &str)] = &[
-    ("goldens/edit.safetensors", "", "editing"),
-    ("goldens/think.safetensors", "", "thinking"),
-    (
-        "goldens/taylorseer.safetensors",
-        "n16_taylorseer.",
-        "TaylorSeer",
-    ),
-    (
-        "goldens/t2i_velocity.safetensors",
-        "velocity.cfg4_text_channel.",
-        "the text_channel renorm",
-    ),
-    ("moe/ema.safetensors", "", "mixture of experts"),
-    ("moe/t2i.safetensors", "", "mixture of experts"),
-    ("moe/understanding.safetensors", "", "mixture of experts"),
     ("moe/partition.safetensors", "", "expert partition"),
-    ("moe/depth_pruning.safetensors", "", "layer skipping"),
+    (
+        "moe/depth_pruning.safetensors",
+        "depth_score",
+        "depth scores",
+    ),
 ];
 
 #[test]
@@ -52,8 +46,12 @@ fn every_golden_tensor_is_reached_or_listed_as_uncovered() {
     text_only(&mut set, &model);
     velocities(&mut set, &model);
     samples(&mut set, &model);
-    taylorseer_plain(&mut set, &model);
+    taylorseer(&mut set, &model);
     autoencoder(&mut set, &model);
+    edit(&mut set, &model);
+    think(&mut set, &model);
+    skipped(&mut set, &source);
+    experts(&mut set, &source);
     checkpoint(&mut set, &source);
 
     set.finish(UNCOVERED);
@@ -259,9 +257,7 @@ fn understanding(set: &mut Set, model: &Shared) {
     let end = expected.iter().position(|id| *id == t.text_end);
     let written = context
         .fork()
-        .write(expected.len() - 1, &mut |_| {
-            std::ops::ControlFlow::Continue(())
-        })
+        .write(&WriteOptions::greedy(expected.len() - 1), &mut go_on)
         .unwrap();
     let ours = t
         .decode(&expected[..end.unwrap_or(expected.len()).min(expected.len() - 1)])
@@ -313,15 +309,18 @@ fn text_only(set: &mut Set, model: &Shared) {
 }
 
 /// The prompt's context and the empty one.
-fn drawing_contexts(set: &mut Set, model: &Shared) -> (Context<Scalar>, Context<Scalar>) {
+fn drawing_guides(set: &mut Set, model: &Shared) -> Guides<Scalar> {
     let meta = set.json("goldens/meta.json");
-    let mut main = model.context();
-    main.push_text(meta["prompt_t2i"].as_str().unwrap())
-        .unwrap();
-    assert_sizes(&meta["t2i.ctx(kv_len,rope)"], &main);
-    let empty = model.context();
-    assert_sizes(&meta["t2i.cfg_text_ctx(kv_len,rope)"], &empty);
-    (main, empty)
+    let prompt = meta["prompt_t2i"].as_str().unwrap();
+    let guides = Guides::to_draw(model, prompt, false).unwrap();
+    // A skipped layer keeps no keys, but its tokens count.
+    assert_sizes(&meta["t2i.ctx(kv_len,rope)"], &guides.main);
+    assert_sizes(&meta["t2i.cfg_text_ctx(kv_len,rope)"], &guides.unprompted);
+    guides
+}
+
+fn go_on(_: &str) -> ControlFlow<()> {
+    ControlFlow::Continue(())
 }
 
 fn options(size: (usize, usize), renorm: Renorm) -> DrawOptions {
@@ -331,11 +330,13 @@ fn options(size: (usize, usize), renorm: Renorm) -> DrawOptions {
         shift: 3.0,
         guidance: Guidance {
             text_scale: 4.0,
+            picture_scale: 1.0,
             interval: (0.4, 1.0),
             renorm,
             renorm_min: 0.0,
         },
         seed: 0,
+        predict: false,
     }
 }
 
@@ -348,7 +349,8 @@ fn drawing_size(set: &Set) -> (usize, usize) {
 const VELOCITY: &str = "goldens/t2i_velocity.safetensors";
 
 fn velocities(set: &mut Set, model: &Shared) {
-    let (main, empty) = drawing_contexts(set, model);
+    let guides = drawing_guides(set, model);
+    let (main, empty) = (&guides.main, &guides.unprompted);
     let size = drawing_size(set);
     set.check_ids(VELOCITY, "image_hw", &[size.1 as u32, size.0 as u32]);
     let pixels = model.config.latent.token_pixels();
@@ -393,7 +395,7 @@ fn velocities(set: &mut Set, model: &Shared) {
             let mut options = options(size, renorm);
             options.guidance.renorm_min = renorm_min;
             options.guidance.interval = (0.0, 1.0);
-            let drawing = Drawing::from_noise(&main, &empty, &options, &noise).unwrap();
+            let mut drawing = Drawing::from_noise(&guides, &options, &noise).unwrap();
             drawing.velocity(t).unwrap()
         };
         let velocity = match kind {
@@ -402,6 +404,7 @@ fn velocities(set: &mut Set, model: &Shared) {
             "cfg4_global" => guided(Renorm::Global, 0.0),
             "cfg4_global_renormmin1" => guided(Renorm::Global, 1.0),
             "cfg4_channel" => guided(Renorm::Channel, 0.0),
+            "cfg4_text_channel" => guided(Renorm::TextChannel, 0.0),
             _ => continue,
         };
         set.check(VELOCITY, &name, &Scalar.download(&velocity).unwrap());
@@ -430,11 +433,11 @@ fn sample(
     prefix: &str,
     change: impl FnOnce(&mut DrawOptions),
 ) {
-    let (main, empty) = drawing_contexts(set, model);
+    let guides = drawing_guides(set, model);
     let mut options = options(drawing_size(set), Renorm::Global);
     change(&mut options);
     let noise = f32s(set.input(file, "noise"));
-    let mut drawing = Drawing::from_noise(&main, &empty, &options, &noise).unwrap();
+    let mut drawing = Drawing::from_noise(&guides, &options, &noise).unwrap();
     let times = drawing.times().to_vec();
     let steps = options.steps();
     let passes: Vec<u32> = times[..steps]
@@ -485,18 +488,389 @@ fn samples(set: &mut Set, model: &Shared) {
     }
 }
 
-fn taylorseer_plain(set: &mut Set, model: &Shared) {
+fn taylorseer(set: &mut Set, model: &Shared) {
     const FILE: &str = "goldens/taylorseer.safetensors";
     for name in set.names(FILE) {
-        let Some(timesteps) = name.strip_suffix("_plain.latent_final") else {
+        let Some(prefix) = name.strip_suffix(".latent_final") else {
             continue;
         };
+        // n16_plain, n16_taylorseer
+        let (timesteps, kind) = prefix.split_once('_').unwrap();
         let timesteps = timesteps.trim_start_matches('n').parse().unwrap();
-        let prefix = name.trim_end_matches(".latent_final");
         sample(set, model, FILE, prefix, |o| {
             o.timesteps = timesteps;
             o.guidance.interval = (0.0, 1.0);
+            o.predict = kind == "taylorseer";
         });
+    }
+}
+
+/// A picture whose normalised values, `[3, height, width]`, are in the set.
+fn picture_of(set: &mut Set, file: &str, name: &str) -> Picture {
+    let shape = set.shape(file, name);
+    let values = channels_last(&f32s(set.input(file, name)), 3);
+    let byte = |v: &f32| ((v * 0.5 + 0.5) * 255.0).round() as u8;
+    let rgb = values.iter().map(byte).collect();
+    Picture::from_rgb(shape[2], shape[1], rgb).unwrap()
+}
+
+fn edit(set: &mut Set, model: &Shared) {
+    const FILE: &str = "goldens/edit.safetensors";
+    let meta = set.json("goldens/meta.json");
+    let (t, latent) = (&model.tokenizer, &model.config.latent);
+    let for_latents = picture_of(set, FILE, "image_vae_tensor");
+    let for_seeing = picture_of(set, FILE, "image_vit_tensor");
+    let noise = channels_last(&f32s(set.input(FILE, "vae_noise")), latent.channels);
+
+    let mut main = model.context();
+    let block = |context: &Context<Scalar>, before: usize| {
+        vec![context.position() - 1; context.tokens() - before]
+    };
+    let seen = observe(|o| {
+        main.push_latents(&for_latents, &noise, &mut Some(o))
+            .unwrap();
+    });
+    language_stages(set, FILE, "vae_block.", seen);
+    set.check_ids(FILE, "vae_block.rope_position_ids", &block(&main, 0));
+    let before = main.tokens();
+    let seen = observe(|o| {
+        main.push_resized_image(&for_seeing, &mut Some(o)).unwrap();
+    });
+    language_stages(set, FILE, "vit_block.", seen);
+    set.check_ids(FILE, "vit_block.rope_position_ids", &block(&main, before));
+    assert_sizes(&meta["edit.after_image(kv_len,rope)"], &main);
+
+    let unprompted = main.fork();
+    assert_sizes(&meta["edit.cfg_text_ctx"], &unprompted);
+    let prompt = meta["prompt_edit"].as_str().unwrap();
+    let ids = t.block(&t.encode(prompt).unwrap());
+    set.check_ids(FILE, "prompt.ids", &ids);
+    let start = main.position();
+    let seen = observe(|o| {
+        main.push_ids(&ids, &mut Some(o)).unwrap();
+    });
+    language_stages(set, FILE, "text_block.", seen);
+    let positions: Vec<u32> = (start..main.position()).collect();
+    set.check_ids(FILE, "text_block.rope_position_ids", &positions);
+    assert_sizes(&meta["edit.ctx(kv_len,rope)"], &main);
+    let mut pictureless = model.context();
+    pictureless.push_text(prompt).unwrap();
+    assert_sizes(&meta["edit.cfg_img_ctx"], &pictureless);
+
+    // The same by the recipe, but for the noise.
+    let original = set.peek_picture(PREPROCESS, "edit.image_u8");
+    let (recipe, resized) = Guides::to_edit(model, &original, prompt, 0, false).unwrap();
+    assert_eq!(resized, for_latents);
+    assert_sizes(&meta["edit.ctx(kv_len,rope)"], &recipe.main);
+    assert_sizes(&meta["edit.cfg_text_ctx"], &recipe.unprompted);
+    assert_sizes(
+        &meta["edit.cfg_img_ctx"],
+        recipe.pictureless.as_ref().unwrap(),
+    );
+
+    let hw = golden_set::ids(set.peek(FILE, "image_hw"));
+    set.check_ids(FILE, "image_hw", &hw);
+    let size = (hw[1] as usize, hw[0] as usize);
+    assert_eq!(size, (for_latents.width(), for_latents.height()));
+    let unit = latent.token_pixels();
+    let grid = (size.1 / unit, size.0 / unit);
+    let places = model.latents.places(grid.0, grid.1).unwrap();
+    set.check_ids(FILE, "latent_position_ids", &places);
+    set.check_ids(
+        FILE,
+        "rope_position_ids",
+        &vec![main.position(); places.len() + 2],
+    );
+
+    let guides = Guides {
+        main,
+        unprompted,
+        pictureless: Some(pictureless),
+    };
+    let noise = f32s(set.input(FILE, "noise"));
+    let x = model.device.upload(&noise, latent.token_values()).unwrap();
+    let mut options = options(size, Renorm::Global);
+    options.guidance.picture_scale = 2.0;
+    options.guidance.interval = (0.0, 1.0);
+    options.timesteps = 4;
+    for name in set.names(FILE) {
+        let parts: Vec<&str> = name.splitn(3, '.').collect();
+        if let ["velocity", kind, t] = parts[..] {
+            let t: f32 = t.trim_start_matches('t').parse().unwrap();
+            let branch =
+                |context: &Context<Scalar>| context.velocity(&x, t, grid, &mut None).unwrap();
+            let velocity = match kind {
+                "nocfg" => branch(&guides.main),
+                "cfg_text_branch" => branch(&guides.unprompted),
+                "cfg_img_branch" => branch(guides.pictureless.as_ref().unwrap()),
+                kind => {
+                    let renorm = kind.strip_prefix("cfg4_img2_").expect("a known velocity");
+                    options.guidance.renorm = Renorm::from_name(renorm).unwrap();
+                    let mut drawing = Drawing::from_noise(&guides, &options, &noise).unwrap();
+                    drawing.velocity(t).unwrap()
+                }
+            };
+            set.check(FILE, &name, &Scalar.download(&velocity).unwrap());
+        } else if let Some(renorm) = name.strip_suffix(".latent_final") {
+            let renorm = renorm.strip_prefix("n4_").expect("a known sample");
+            options.guidance.renorm = Renorm::from_name(renorm).unwrap();
+            let mut drawing = Drawing::from_noise(&guides, &options, &noise).unwrap();
+            drawing.run(&mut |_| ControlFlow::Continue(())).unwrap();
+            let last = Scalar.download(drawing.latents()).unwrap();
+            set.check_sample(FILE, &name, &last);
+            let (rows, columns) = grid;
+            let picture = model
+                .latents
+                .unpack(&model.device, drawing.latents(), rows, columns)
+                .unwrap();
+            let (h, w) = (rows * latent.patch, columns * latent.patch);
+            let pixels = model
+                .autoencoder
+                .decode(&model.device, &picture, h, w)
+                .unwrap();
+            let pixels = channels_first(&Scalar.download(&pixels).unwrap(), 3);
+            let image = name.replace("latent_final", "image_float");
+            if set.names(FILE).contains(&image) {
+                set.check_sample(FILE, &image, &pixels);
+            }
+        }
+    }
+}
+
+fn think(set: &mut Set, model: &Shared) {
+    const FILE: &str = "goldens/think.safetensors";
+    let tokenizer = set.json("goldens/tokenizer.json");
+    let texts: Vec<&str> = tokenizer["vectors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|v| v["text"].as_str().unwrap())
+        .collect();
+    for text in [THINK_TO_ANSWER, THINK_TO_DRAW] {
+        assert!(texts.contains(&text), "{text:?} is not the reference's");
+    }
+    let meta = set.json("goldens/meta.json");
+    let prompt = meta["prompt_t2i"].as_str().unwrap();
+    let mut guides = Guides::to_draw(model, prompt, true).unwrap();
+    guides
+        .main
+        .push_text(meta["think.thought_text"].as_str().unwrap())
+        .unwrap();
+    assert_sizes(&meta["think.ctx"], &guides.main);
+    assert_sizes(&meta["think.cfg_text_ctx"], &guides.unprompted);
+    let tokens = set.shape(FILE, "rope_position_ids")[0];
+    set.check_ids(
+        FILE,
+        "rope_position_ids",
+        &vec![guides.main.position(); tokens],
+    );
+    set.check_ids(
+        FILE,
+        "cfg_text.rope_position_ids",
+        &vec![guides.unprompted.position(); tokens],
+    );
+    let mut options = options(drawing_size(set), Renorm::Global);
+    options.timesteps = 4;
+    let noise = f32s(set.input(FILE, "noise"));
+    let mut drawing = Drawing::from_noise(&guides, &options, &noise).unwrap();
+    drawing.run(&mut |_| ControlFlow::Continue(())).unwrap();
+    set.check_sample(
+        FILE,
+        "n4.latent_final",
+        &Scalar.download(drawing.latents()).unwrap(),
+    );
+}
+
+/// Checks `{prefix}velocity.nocfg.t*` and `{prefix}velocity.cfg4_global.t*`, and the samples.
+fn drawings_of(set: &mut Set, model: &Shared, file: &str, prefix: &str) {
+    let guides = drawing_guides(set, model);
+    let size = drawing_size(set);
+    let unit = model.config.latent.token_pixels();
+    let grid = (size.1 / unit, size.0 / unit);
+    let noise = f32s(set.input(file, "noise"));
+    let x = model
+        .device
+        .upload(&noise, model.config.latent.token_values())
+        .unwrap();
+    for name in set.names(file) {
+        let Some(rest) = name.strip_prefix(prefix) else {
+            continue;
+        };
+        if let Some(t) = rest.strip_prefix("velocity.nocfg.t") {
+            let v = guides
+                .main
+                .velocity(&x, t.parse().unwrap(), grid, &mut None)
+                .unwrap();
+            set.check(file, &name, &Scalar.download(&v).unwrap());
+        } else if let Some(t) = rest.strip_prefix("velocity.cfg4_global.t") {
+            let mut options = options(size, Renorm::Global);
+            options.guidance.interval = (0.0, 1.0);
+            let mut drawing = Drawing::from_noise(&guides, &options, &noise).unwrap();
+            let v = drawing.velocity(t.parse().unwrap()).unwrap();
+            set.check(file, &name, &Scalar.download(&v).unwrap());
+        } else if let Some(timesteps) = rest.strip_suffix(".latent_final") {
+            let timesteps = timesteps.trim_start_matches('n').parse().unwrap();
+            let sample_prefix = name.trim_end_matches(".latent_final");
+            sample(set, model, file, sample_prefix, |o| o.timesteps = timesteps);
+        }
+    }
+}
+
+fn skipped(set: &mut Set, source: &Source) {
+    const FILE: &str = "moe/depth_pruning.safetensors";
+    let mut prefixes: Vec<String> = set
+        .names(FILE)
+        .iter()
+        .filter(|name| name.starts_with("skip_"))
+        .map(|name| name.split('.').next().unwrap().to_owned())
+        .collect();
+    prefixes.dedup();
+    for prefix in prefixes {
+        // skip_und_block_1_2
+        let mut words = prefix.split('_').skip(1);
+        let (mode, part) = (words.next().unwrap(), words.next().unwrap());
+        let part = Part::from_name(part).expect("a known part");
+        let mut source = source.clone();
+        for layer in words {
+            let layer = &mut source.config.language.layers[layer.parse::<usize>().unwrap()];
+            match mode {
+                "und" => layer.skip_understand = Some(part),
+                "gen" => layer.skip_generate = Some(part),
+                mode => panic!("the unknown mode {mode}"),
+            }
+        }
+        let model = Model::load(&source, Scalar).unwrap();
+        drawings_of(set, &model, FILE, &format!("{prefix}."));
+    }
+}
+
+fn experts(set: &mut Set, source: &Source) {
+    const FILE: &str = "moe/t2i.safetensors";
+    // The adapted checkpoint is the dense one with two files replaced.
+    let folder = std::env::temp_dir().join(format!("kinglet-golden-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    for (from, file) in [
+        ("checkpoint", "ae.safetensors"),
+        ("checkpoint", "config.json"),
+        ("checkpoint", "vit_config.json"),
+        ("checkpoint", "tokenizer.json"),
+        ("moe", "ema.safetensors"),
+        ("moe", "llm_config.json"),
+    ] {
+        std::fs::copy(set.root().join(from).join(file), folder.join(file)).unwrap();
+    }
+    let sparse = Source::open(&folder).unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    for name in set.names("moe/ema.safetensors") {
+        let gguf = kinglet_model::names::from_original(&name).unwrap();
+        assert!(sparse.tensors.contains_key(&gguf));
+        set.input("moe/ema.safetensors", &name);
+    }
+    assert_eq!(sparse.config.vision, source.config.vision);
+    let model = Model::load(&sparse, Scalar).unwrap();
+    drawings_of(set, &model, FILE, "");
+
+    // What enters and leaves the experts of the conditional pass.
+    let guides = drawing_guides(set, &model);
+    let size = drawing_size(set);
+    let unit = model.config.latent.token_pixels();
+    let grid = (size.1 / unit, size.0 / unit);
+    let noise = f32s(set.peek(FILE, "noise"));
+    let x = model
+        .device
+        .upload(&noise, model.config.latent.token_values())
+        .unwrap();
+    let seen = observe(|o| {
+        guides.main.velocity(&x, 0.75, grid, &mut Some(o)).unwrap();
+    });
+    for (stage, values) in last_of_each_stage(seen) {
+        experts_stage(set, FILE, stage, &values, &model, |layer| {
+            format!("layer{layer}.moe_gen")
+        });
+    }
+
+    const UND: &str = "moe/understanding.safetensors";
+    let meta = set.json("goldens/meta.json");
+    let t = &model.tokenizer;
+    let mut context = model.context();
+    let picture = und_picture(set);
+    let seen = observe(|o| {
+        context.push_resized_image(&picture, &mut Some(o)).unwrap();
+    });
+    for (stage, values) in &seen {
+        let name = |layer| format!("layer{layer}.moe_und.call0");
+        experts_stage(set, UND, *stage, values, &model, name);
+    }
+    language_stages(set, UND, "image.", seen);
+    let prompt = t.block(&t.encode(meta["prompt_und"].as_str().unwrap()).unwrap());
+    let seen = observe(|o| {
+        let rows = context.push_ids(&prompt, &mut Some(o)).unwrap();
+        let logits = model.language.logits(&model.device, &rows).unwrap();
+        set.check(UND, "prompt.logits", &Scalar.download(&logits).unwrap());
+    });
+    for (stage, values) in &seen {
+        let name = |layer| format!("layer{layer}.moe_und.call1");
+        experts_stage(set, UND, *stage, values, &model, name);
+    }
+    language_stages(set, UND, "prompt.", seen);
+    let expected = ids(set.peek(UND, "decode.next_tokens"));
+    let (mut logits, mut next, mut token) = (Vec::new(), Vec::new(), t.text_start);
+    for _ in &expected {
+        let rows = context.push_ids(&[token], &mut None).unwrap();
+        let step = model.language.logits(&model.device, &rows).unwrap();
+        let step = Scalar.download(&step).unwrap();
+        let best = |a: usize, b: usize| if step[b] > step[a] { b } else { a };
+        token = (0..step.len()).reduce(best).unwrap() as u32;
+        next.push(token);
+        logits.extend(step);
+    }
+    set.check(UND, "decode.logits", &logits);
+    set.check_ids(UND, "decode.next_tokens", &next);
+}
+
+/// Where both branches are sparse, the generation branch comes after the other one.
+fn last_of_each_stage(seen: Vec<(Stage, Vec<f32>)>) -> Vec<(Stage, Vec<f32>)> {
+    let mut last: Vec<(Stage, Vec<f32>)> = Vec::new();
+    for (stage, values) in seen {
+        match last.iter_mut().find(|(s, _)| *s == stage) {
+            Some(entry) => entry.1 = values,
+            None => last.push((stage, values)),
+        }
+    }
+    last
+}
+
+fn experts_stage(
+    set: &mut Set,
+    file: &str,
+    stage: Stage,
+    values: &[f32],
+    model: &Shared,
+    prefix: impl Fn(usize) -> String,
+) {
+    match stage {
+        Stage::ExpertsInput(layer) => {
+            set.check_if_there(file, &format!("{}.input", prefix(layer)), values)
+        }
+        Stage::ExpertsOutput(layer) => {
+            set.check_if_there(file, &format!("{}.output", prefix(layer)), values)
+        }
+        Stage::RouterLogits(layer) => {
+            set.check_if_there(file, &format!("{}.router_logits", prefix(layer)), values);
+            let experts = model.config.language.layers[layer].experts;
+            let chosen: Vec<u32> = values
+                .chunks(experts.count)
+                .flat_map(|logits| {
+                    let mut order: Vec<u32> = (0..experts.count as u32).collect();
+                    order.sort_by(|a, b| logits[*b as usize].total_cmp(&logits[*a as usize]));
+                    order.truncate(experts.used);
+                    order.sort_unstable();
+                    order
+                })
+                .collect();
+            set.check_ids_if_there(file, &format!("{}.selected_sorted", prefix(layer)), &chosen);
+        }
+        _ => {}
     }
 }
 

@@ -1,0 +1,89 @@
+//! The contexts that a drawing, an edit and a thought need (docs/model.md, 2.3).
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use kinglet_kernels::Device;
+
+use crate::context::{Context, WriteOptions};
+use crate::error::Result;
+use crate::model::Model;
+use crate::picture::Picture;
+
+/// What makes the model think before it answers.
+pub const THINK_TO_ANSWER: &str = "You should first think about the reasoning process in the mind and then provide the user with the answer. \nThe reasoning process is enclosed within <think> </think> tags, i.e. <think> reasoning process here </think> answer here";
+/// What makes the model think before it draws.
+pub const THINK_TO_DRAW: &str = "You should first think about the planning process in the mind and then generate the image. \nThe planning process is enclosed within <think> </think> tags, i.e. <think> planning process here </think> image here";
+
+/// A drawing's context and those that guide it.
+pub struct Guides<D: Device> {
+    /// Everything.
+    pub main: Context<D>,
+    /// Without the prompt: what text guidance leads away from.
+    pub unprompted: Context<D>,
+    /// Without pictures: what picture guidance leads away from. None where there are no pictures.
+    pub pictureless: Option<Context<D>>,
+}
+
+impl<D: Device> Guides<D> {
+    /// For drawing from a prompt; `think` puts the request to think before it.
+    ///
+    /// # Errors
+    /// [`crate::ModelError::Request`] if a text is too long.
+    pub fn to_draw(model: &Arc<Model<D>>, prompt: &str, think: bool) -> Result<Self> {
+        let mut main = model.context();
+        if think {
+            main.push_text(THINK_TO_DRAW)?;
+        }
+        let unprompted = main.fork();
+        main.push_text(prompt)?;
+        Ok(Guides {
+            main,
+            unprompted,
+            pictureless: None,
+        })
+    }
+
+    /// For editing a picture. Also the picture as it was resized, whose size is the result's.
+    ///
+    /// # Errors
+    /// [`crate::ModelError`] if the picture or a text cannot be used.
+    pub fn to_edit(
+        model: &Arc<Model<D>>,
+        picture: &Picture,
+        instruction: &str,
+        seed: u64,
+        think: bool,
+    ) -> Result<(Self, Picture)> {
+        let mut main = model.context();
+        if think {
+            main.push_text(THINK_TO_DRAW)?;
+        }
+        let mut pictureless = main.fork();
+        let resized = main.push_reference(picture, seed)?;
+        let unprompted = main.fork();
+        main.push_text(instruction)?;
+        pictureless.push_text(instruction)?;
+        let guides = Guides {
+            main,
+            unprompted,
+            pictureless: Some(pictureless),
+        };
+        Ok((guides, resized))
+    }
+
+    /// Lets the model think: the thought is decoded on a fork and then appended to the main context
+    /// alone, as a text.
+    ///
+    /// # Errors
+    /// As [`Context::write`].
+    pub fn think(
+        &mut self,
+        options: &WriteOptions,
+        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<String> {
+        let thought = self.main.fork().write(options, on_text)?.text;
+        self.main.push_text(&thought)?;
+        Ok(thought)
+    }
+}
