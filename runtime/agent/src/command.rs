@@ -52,6 +52,13 @@ pub enum Action {
     },
     /// Draw.
     Draw(DrawRequest),
+    /// Change a picture.
+    Edit {
+        /// The instruction, and how.
+        request: DrawRequest,
+        /// The picture.
+        look: Look,
+    },
 }
 
 /// Which picture a question is about.
@@ -93,6 +100,18 @@ struct SeeArgs {
 #[serde(deny_unknown_fields)]
 struct DrawArgs {
     prompt: String,
+    size: Option<String>,
+    steps: Option<usize>,
+    guidance: Option<f32>,
+    seed: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EditArgs {
+    instruction: String,
+    camera: Option<String>,
+    image: Option<String>,
     size: Option<String>,
     steps: Option<usize>,
     guidance: Option<f32>,
@@ -161,8 +180,9 @@ fn action(name: &str, args: Map<String, Value>) -> Result<Action, String> {
     match name {
         "see" => see(serde_json::from_value(args).map_err(wrong)?),
         "draw" => draw(serde_json::from_value(args).map_err(wrong)?),
+        "edit" => edit(serde_json::from_value(args).map_err(wrong)?),
         _ => Err(format!(
-            "there is no command \"{name}\"; known are see and draw"
+            "there is no command \"{name}\"; known are see, draw and edit"
         )),
     }
 }
@@ -174,33 +194,54 @@ fn see(args: SeeArgs) -> Result<Action, String> {
             "ask: at most {LONGEST_QUESTION} bytes are accepted"
         ));
     }
-    let look = match (args.image, args.camera) {
-        (Some(_), Some(_)) => return Err("args: either image or camera, not both".to_owned()),
+    let look = look(args.image, args.camera)?;
+    Ok(Action::See { ask, look })
+}
+
+fn look(image: Option<String>, camera: Option<String>) -> Result<Look, String> {
+    match (image, camera) {
+        (Some(_), Some(_)) => Err("args: either image or camera, not both".to_owned()),
         (Some(image), None) => {
             let bytes = base64::engine::general_purpose::STANDARD
                 .decode(image)
                 .map_err(|e| format!("image: it is no base64: {e}"))?;
-            Look::Picture(Picture::decode(&bytes).map_err(|e| format!("image: {e}"))?)
+            let picture = Picture::decode(&bytes).map_err(|e| format!("image: {e}"))?;
+            Ok(Look::Picture(picture))
         }
-        (None, camera) => Look::Camera(camera),
-    };
-    Ok(Action::See { ask, look })
+        (None, camera) => Ok(Look::Camera(camera)),
+    }
+}
+
+fn edit(args: EditArgs) -> Result<Action, String> {
+    let look = look(args.image, args.camera)?;
+    let request = request(DrawArgs {
+        prompt: args.instruction,
+        size: args.size,
+        steps: args.steps,
+        guidance: args.guidance,
+        seed: args.seed,
+    })?;
+    Ok(Action::Edit { request, look })
 }
 
 fn draw(args: DrawArgs) -> Result<Action, String> {
+    request(args).map(Action::Draw)
+}
+
+fn request(args: DrawArgs) -> Result<DrawRequest, String> {
     if args.prompt.len() > LONGEST_PROMPT {
         return Err(format!(
             "prompt: at most {LONGEST_PROMPT} bytes are accepted"
         ));
     }
     let size = args.size.as_deref().map(size).transpose()?;
-    Ok(Action::Draw(DrawRequest {
+    Ok(DrawRequest {
         prompt: args.prompt,
         size,
         steps: args.steps,
         guidance: args.guidance,
         seed: args.seed,
-    }))
+    })
 }
 
 /// Reads `WIDTHxHEIGHT`.

@@ -67,4 +67,15 @@ pub trait Engine: Send + Sync {
         request: &DrawRequest,
         progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<Picture, EngineError>;
+
+    /// Changes a picture; the request's prompt is the instruction.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    fn edit(
+        &self,
+        picture: &Picture,
+        request: &DrawRequest,
+        progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    ) -> Result<Picture, EngineError>;
 }

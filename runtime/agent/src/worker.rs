@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::command::{Action, Command, Look, ReplyTo};
 use crate::config::{Publish, WatchConfig};
-use crate::engine::{DrawRequest, Engine, EngineError};
+use crate::engine::{Engine, EngineError};
 use crate::frame::{Frame, Picture};
 use crate::message::{Event, EventType, Outcome, Reply, Timing, json, rfc3339};
 use crate::outbox::{Class, Header, Message, Outbox};
@@ -46,6 +46,9 @@ pub enum Job {
         since: Instant,
     },
 }
+
+/// Gets the steps done and all steps.
+type Progress<'a> = &'a mut dyn FnMut(usize, usize) -> ControlFlow<()>;
 
 /// Computes.
 pub(crate) struct Worker {
@@ -147,7 +150,15 @@ impl Worker {
         } else {
             match &command.action {
                 Action::See { ask, look } => self.answer(reply, ask, look, since),
-                Action::Draw(request) => self.drawing(reply, request, since),
+                Action::Draw(request) => self.drawing(reply, since, &mut |progress| {
+                    self.engine.draw(request, progress)
+                }),
+                Action::Edit { request, look } => match self.find(look) {
+                    Ok(picture) => self.drawing(reply, since, &mut |progress| {
+                        self.engine.edit(&picture, request, progress)
+                    }),
+                    Err(e) => vec![refusal(&self.topics, reply, &e)],
+                },
             }
         };
         if answers.len() == ANSWERS {
@@ -172,7 +183,12 @@ impl Worker {
         }]
     }
 
-    fn drawing(&self, reply: &ReplyTo, request: &DrawRequest, since: Instant) -> Vec<Message> {
+    fn drawing(
+        &self,
+        reply: &ReplyTo,
+        since: Instant,
+        work: &mut dyn FnMut(Progress<'_>) -> Result<Picture, EngineError>,
+    ) -> Vec<Message> {
         let started = Instant::now();
         let mut progress = |step, of| {
             let payload = Reply::Progress {
@@ -184,7 +200,7 @@ impl Worker {
             let _ = self.progress.try_send(to(&self.topics, reply, &payload));
             self.go_on()
         };
-        let drawn = guarded(|| self.engine.draw(request, &mut progress));
+        let drawn = guarded(|| work(&mut progress));
         let encoded = drawn
             .map_err(|e| e.to_string())
             .and_then(|picture| picture.to_png());

@@ -32,6 +32,8 @@ pub(crate) enum Command {
     See(SeeArgs),
     /// Draw a picture.
     Draw(DrawArgs),
+    /// Change a picture as an instruction says.
+    Edit(EditArgs),
     /// Make a smaller container of a checkpoint.
     Compress(CompressArgs),
     /// Say what is in a model; exit 0 only if it is sound and whole.
@@ -71,12 +73,32 @@ pub(crate) struct SeeArgs {
     /// The question.
     #[arg(long, value_name = "QUESTION", default_value = kinglet_agent::command::DEFAULT_QUESTION)]
     pub(crate) ask: String,
+    /// Let the model think in words first.
+    #[arg(long)]
+    pub(crate) think: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct DrawArgs {
     /// What is in the picture.
     pub(crate) prompt: String,
+    #[command(flatten)]
+    pub(crate) options: DrawingArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EditArgs {
+    /// A PNG, JPEG or WebP file; `-` reads standard input.
+    pub(crate) image: PathBuf,
+    /// What is to be changed.
+    pub(crate) instruction: String,
+    #[command(flatten)]
+    pub(crate) options: DrawingArgs,
+}
+
+/// What drawing and editing have in common.
+#[derive(Debug, Args)]
+pub(crate) struct DrawingArgs {
     /// Where the picture goes.
     #[arg(short, long, value_name = "OUT.png")]
     pub(crate) output: PathBuf,
@@ -92,6 +114,9 @@ pub(crate) struct DrawArgs {
     /// Where the noise comes from: the same seed gives the same picture.
     #[arg(long, value_name = "S")]
     pub(crate) seed: Option<u64>,
+    /// Let the model think in words first.
+    #[arg(long)]
+    pub(crate) think: bool,
 }
 
 #[derive(Debug, Args)]

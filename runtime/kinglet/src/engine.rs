@@ -29,9 +29,7 @@ impl<D: Device> Engine for ModelEngine<D> {
         ask: &str,
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<String, EngineError> {
-        let (width, height) = (picture.width as usize, picture.height as usize);
-        let picture = Picture::from_rgb(width, height, picture.rgb.to_vec()).map_err(refused)?;
-        see(&self.model, &picture, ask, on_text).map_err(refused)
+        see(&self.model, &from_agent(picture)?, ask, on_text).map_err(refused)
     }
 
     fn draw(
@@ -39,13 +37,33 @@ impl<D: Device> Engine for ModelEngine<D> {
         request: &DrawRequest,
         progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<agent::Picture, EngineError> {
-        let picture = draw(&self.model, request, progress).map_err(refused)?;
-        Ok(agent::Picture {
-            width: picture.width() as u32,
-            height: picture.height() as u32,
-            rgb: picture.rgb().into(),
-        })
+        let drawn = draw(&self.model, request, false, progress).map_err(refused)?;
+        Ok(to_agent(&drawn.picture))
     }
+
+    fn edit(
+        &self,
+        picture: &agent::Picture,
+        request: &DrawRequest,
+        progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    ) -> Result<agent::Picture, EngineError> {
+        let picture = from_agent(picture)?;
+        let drawn = edit(&self.model, &picture, request, false, progress).map_err(refused)?;
+        Ok(to_agent(&drawn.picture))
+    }
+}
+
+fn to_agent(picture: &Picture) -> agent::Picture {
+    agent::Picture {
+        width: picture.width() as u32,
+        height: picture.height() as u32,
+        rgb: picture.rgb().into(),
+    }
+}
+
+fn from_agent(picture: &agent::Picture) -> Result<Picture, EngineError> {
+    let (width, height) = (picture.width as usize, picture.height as usize);
+    Picture::from_rgb(width, height, picture.rgb.to_vec()).map_err(refused)
 }
 
 fn refused(e: ModelError) -> EngineError {
@@ -70,13 +88,48 @@ pub(crate) fn see<D: Device>(
         .text)
 }
 
-/// Draws a picture.
+/// What a drawing or an edit is made of.
+pub(crate) struct Drawn {
+    pub(crate) picture: Picture,
+    /// What the model thought first, if it was asked to.
+    pub(crate) thought: Option<String>,
+}
+
+/// Draws a picture; `think` lets the model think first.
 pub(crate) fn draw<D: Device>(
     model: &Arc<Model<D>>,
     request: &DrawRequest,
+    think: bool,
     progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
-) -> Result<Picture, ModelError> {
-    let mut options = DrawOptions::defaults(&model.config);
+) -> Result<Drawn, ModelError> {
+    let options = options(model, request, DrawOptions::defaults(&model.config))?;
+    let guides = Guides::to_draw(model, &request.prompt, think)?;
+    finish(guides, &options, think, progress)
+}
+
+/// Edits a picture; the request's prompt is the instruction.
+pub(crate) fn edit<D: Device>(
+    model: &Arc<Model<D>>,
+    picture: &Picture,
+    request: &DrawRequest,
+    think: bool,
+    progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+) -> Result<Drawn, ModelError> {
+    let size = picture.size_by(&model.config.latent.rule);
+    let options = options(
+        model,
+        request,
+        DrawOptions::edit_defaults(&model.config, size),
+    )?;
+    let (guides, _) = Guides::to_edit(model, picture, &request.prompt, options.seed, think)?;
+    finish(guides, &options, think, progress)
+}
+
+fn options<D: Device>(
+    model: &Model<D>,
+    request: &DrawRequest,
+    mut options: DrawOptions,
+) -> Result<DrawOptions, ModelError> {
     options.size = request.size.unwrap_or(options.size);
     if let Some(steps) = request.steps {
         options.timesteps = steps.saturating_add(1);
@@ -84,12 +137,28 @@ pub(crate) fn draw<D: Device>(
     options.guidance.text_scale = request.guidance.unwrap_or(options.guidance.text_scale);
     options.seed = request.seed.unwrap_or_else(rand_seed);
     options.check(&model.config)?;
+    Ok(options)
+}
 
-    let guides = Guides::to_draw(model, &request.prompt, false)?;
-    let mut drawing = Drawing::new(&guides, &options)?;
+fn finish<D: Device>(
+    mut guides: Guides<D>,
+    options: &DrawOptions,
+    think: bool,
+    progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+) -> Result<Drawn, ModelError> {
+    let thought = if think {
+        let write = WriteOptions::greedy(MOST_TOKENS);
+        Some(guides.think(&write, &mut |_| ControlFlow::Continue(()))?)
+    } else {
+        None
+    };
+    let mut drawing = Drawing::new(&guides, options)?;
     let steps = options.steps();
     drawing.run(&mut |done| progress(done, steps))?;
-    drawing.picture()
+    Ok(Drawn {
+        picture: drawing.picture()?,
+        thought,
+    })
 }
 
 /// A seed that differs from time to time, where none is given.

@@ -112,12 +112,17 @@ impl Picture {
         Ok(out.into_inner())
     }
 
+    /// The width and height that a rule gives this picture.
+    pub fn size_by(&self, rule: &PictureRule) -> (usize, usize) {
+        size_by_rule(self.width, self.height, rule)
+    }
+
     /// The picture resized by a rule.
     ///
     /// # Errors
     /// [`ModelError::Picture`] if the rule gives a size that no picture can have.
     pub fn resized(&self, rule: &PictureRule) -> Result<Picture> {
-        let (width, height) = size_by_rule(self.width, self.height, rule);
+        let (width, height) = self.size_by(rule);
         resize_bicubic(self, width, height)
     }
 

@@ -1,4 +1,4 @@
-//! `kinglet draw`: draw a picture.
+//! `kinglet draw` and `kinglet edit`: make a picture.
 
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -8,35 +8,90 @@ use kinglet_container::atomic;
 use serde_json::json;
 
 use crate::bar::Bar;
-use crate::cli::{Cli, DrawArgs};
+use crate::cli::{Cli, DrawArgs, DrawingArgs, EditArgs};
+use crate::engine::{self, Drawn};
 use crate::failure::Outcome;
-use crate::{engine, model};
+use crate::model;
 
 pub(crate) fn run(cli: &Cli, args: &DrawArgs) -> Outcome {
     let source = model::open(cli.model.as_deref())?;
     let model = model::load(&source)?;
-    let request = DrawRequest {
-        prompt: args.prompt.clone(),
-        size: args.size,
-        steps: args.steps,
-        guidance: args.guidance,
-        seed: args.seed,
-    };
+    let request = request(&args.prompt, &args.options);
     let started = Instant::now();
     let mut bar = Bar::new("drawing");
-    let picture = engine::draw(&model, &request, &mut |done, all| {
+    let drawn = engine::draw(&model, &request, args.options.think, &mut |done, all| {
         bar.show(done, all);
         ControlFlow::Continue(())
     })?;
     drop(bar);
-    atomic::write(&args.output, &picture.to_png()?)?;
+    deliver(
+        cli,
+        &args.options,
+        &request,
+        &source.config.name,
+        &drawn,
+        started,
+    )
+}
+
+pub(crate) fn edit(cli: &Cli, args: &EditArgs) -> Outcome {
+    let picture = super::picture(&args.image)?;
+    let source = model::open(cli.model.as_deref())?;
+    let model = model::load(&source)?;
+    let request = request(&args.instruction, &args.options);
+    let started = Instant::now();
+    let mut bar = Bar::new("editing");
+    let drawn = engine::edit(
+        &model,
+        &picture,
+        &request,
+        args.options.think,
+        &mut |done, all| {
+            bar.show(done, all);
+            ControlFlow::Continue(())
+        },
+    )?;
+    drop(bar);
+    deliver(
+        cli,
+        &args.options,
+        &request,
+        &source.config.name,
+        &drawn,
+        started,
+    )
+}
+
+fn request(prompt: &str, options: &DrawingArgs) -> DrawRequest {
+    DrawRequest {
+        prompt: prompt.to_owned(),
+        size: options.size,
+        steps: options.steps,
+        guidance: options.guidance,
+        seed: options.seed,
+    }
+}
+
+fn deliver(
+    cli: &Cli,
+    options: &DrawingArgs,
+    request: &DrawRequest,
+    model: &str,
+    drawn: &Drawn,
+    started: Instant,
+) -> Outcome {
+    atomic::write(&options.output, &drawn.picture.to_png()?)?;
+    if let (Some(thought), false) = (&drawn.thought, cli.json) {
+        eprintln!("thought: {thought}");
+    }
     let result = json!({
-        "picture": args.output,
-        "prompt": args.prompt,
-        "width": picture.width(),
-        "height": picture.height(),
-        "model": source.config.name,
+        "picture": options.output,
+        "prompt": request.prompt,
+        "thought": drawn.thought,
+        "width": drawn.picture.width(),
+        "height": drawn.picture.height(),
+        "model": model,
         "timing": { "draw": started.elapsed().as_millis() as u64 },
     });
-    super::print(cli.json, &result, &args.output.display().to_string())
+    super::print(cli.json, &result, &options.output.display().to_string())
 }

@@ -8,12 +8,14 @@ mod inspect;
 mod run;
 mod see;
 
-use std::io::{IsTerminal, Write};
+use std::io::{IsTerminal, Read, Write};
+use std::path::Path;
 
+use kinglet_model::Picture;
 use serde::Serialize;
 
 use crate::cli::{Cli, Command};
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 
 /// Runs the command that was asked for.
 pub(crate) fn run(cli: &Cli) -> Outcome {
@@ -23,6 +25,7 @@ pub(crate) fn run(cli: &Cli) -> Outcome {
         Command::Run(args) => run::run(cli, args),
         Command::See(args) => see::run(cli, args),
         Command::Draw(args) => draw::run(cli, args),
+        Command::Edit(args) => draw::edit(cli, args),
         Command::Compress(args) => compress::run(cli, args),
         Command::Inspect(args) => inspect::run(cli, args),
     }
@@ -52,4 +55,30 @@ fn log(default: &str) {
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
         .try_init();
+}
+
+/// The largest picture file that is read.
+const LARGEST_FILE: u64 = 256 << 20;
+
+/// Reads a picture from a file, or from standard input where the path is `-`.
+fn picture(path: &Path) -> Outcome<Picture> {
+    let refuse = |e: &dyn std::fmt::Display| Failure::new(format_args!("{}: {e}", path.display()));
+    Picture::decode(&read(path)?).map_err(|e| refuse(&e))
+}
+
+fn read(path: &Path) -> Outcome<Vec<u8>> {
+    let refuse = |e: &dyn std::fmt::Display| Failure::new(format_args!("{}: {e}", path.display()));
+    let mut bytes = Vec::new();
+    if path == Path::new("-") {
+        let mut input = std::io::stdin().lock().take(LARGEST_FILE + 1);
+        input.read_to_end(&mut bytes).map_err(|e| refuse(&e))?;
+    } else {
+        let file = std::fs::File::open(path).map_err(|e| refuse(&e))?;
+        let mut file = file.take(LARGEST_FILE + 1);
+        file.read_to_end(&mut bytes).map_err(|e| refuse(&e))?;
+    }
+    if bytes.len() as u64 > LARGEST_FILE {
+        return Err(refuse(&format_args!("more than {LARGEST_FILE} bytes")));
+    }
+    Ok(bytes)
 }
