@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::config::LONGEST_QUESTION;
-use crate::engine::DrawRequest;
+use crate::engine::{DrawRequest, Question};
 use crate::frame::Picture;
 use crate::topic;
 
@@ -46,7 +46,7 @@ pub enum Action {
     /// Answer a question about a picture.
     See {
         /// The question.
-        ask: String,
+        question: Question,
         /// The picture.
         look: Look,
     },
@@ -92,6 +92,7 @@ struct Payload {
 #[serde(deny_unknown_fields)]
 struct SeeArgs {
     ask: Option<String>,
+    region: Option<String>,
     camera: Option<String>,
     image: Option<String>,
 }
@@ -195,7 +196,9 @@ fn see(args: SeeArgs) -> Result<Action, String> {
         ));
     }
     let look = look(args.image, args.camera)?;
-    Ok(Action::See { ask, look })
+    let region = args.region.as_deref().map(region).transpose()?;
+    let question = Question { ask, region };
+    Ok(Action::See { question, look })
 }
 
 fn look(image: Option<String>, camera: Option<String>) -> Result<Look, String> {
@@ -242,6 +245,17 @@ fn request(args: DrawArgs) -> Result<DrawRequest, String> {
         guidance: args.guidance,
         seed: args.seed,
     })
+}
+
+/// Reads `LEFT,TOP,WIDTH,HEIGHT`.
+///
+/// # Errors
+/// The reason in words.
+pub fn region(text: &str) -> Result<[usize; 4], String> {
+    let numbers: Option<Vec<usize>> = text.split(',').map(|n| n.trim().parse().ok()).collect();
+    numbers
+        .and_then(|n| n.try_into().ok())
+        .ok_or_else(|| format!("region: \"{text}\" is not understood; X,Y,W,H is expected"))
 }
 
 /// Reads `WIDTHxHEIGHT`.

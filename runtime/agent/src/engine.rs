@@ -26,6 +26,15 @@ pub struct ModelInfo {
     pub sha256: String,
 }
 
+/// What is asked about a picture.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Question {
+    /// The question.
+    pub ask: String,
+    /// The part of the picture that it is about: left, top, width, height in pixels.
+    pub region: Option<[usize; 4]>,
+}
+
 /// What is to be drawn. What is left out is the model's default.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct DrawRequest {
@@ -54,7 +63,7 @@ pub trait Engine: Send + Sync {
     fn see(
         &self,
         picture: &Picture,
-        ask: &str,
+        question: &Question,
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<String, EngineError>;
 

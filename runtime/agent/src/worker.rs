@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::command::{Action, Command, Look, ReplyTo};
 use crate::config::{Publish, WatchConfig};
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, Question};
 use crate::frame::{Frame, Picture};
 use crate::message::{Event, EventType, Outcome, Reply, Timing, json, rfc3339};
 use crate::outbox::{Class, Header, Message, Outbox};
@@ -79,7 +79,11 @@ impl Worker {
 
     fn look(&self, watch: &WatchConfig, frame: &Frame, since: Instant) {
         let started = Instant::now();
-        let answer = match self.see(&frame.picture, &watch.ask) {
+        let question = Question {
+            ask: watch.ask.clone(),
+            region: None,
+        };
+        let answer = match self.see(&frame.picture, &question) {
             Ok(answer) => answer,
             Err(e) => {
                 tracing::error!(watch = watch.name, "{e}");
@@ -149,7 +153,7 @@ impl Worker {
             vec![refusal(&self.topics, reply, "it has expired")]
         } else {
             match &command.action {
-                Action::See { ask, look } => self.answer(reply, ask, look, since),
+                Action::See { question, look } => self.answer(reply, question, look, since),
                 Action::Draw(request) => self.drawing(reply, since, &mut |progress| {
                     self.engine.draw(request, progress)
                 }),
@@ -168,11 +172,17 @@ impl Worker {
         self.keep(messages);
     }
 
-    fn answer(&self, reply: &ReplyTo, ask: &str, look: &Look, since: Instant) -> Vec<Message> {
+    fn answer(
+        &self,
+        reply: &ReplyTo,
+        question: &Question,
+        look: &Look,
+        since: Instant,
+    ) -> Vec<Message> {
         let started = Instant::now();
         let answer = self
             .find(look)
-            .and_then(|picture| self.see(&picture, ask).map_err(|e| e.to_string()));
+            .and_then(|picture| self.see(&picture, question).map_err(|e| e.to_string()));
         vec![match answer {
             Ok(answer) => {
                 let timing = timing(since, started, "see");
@@ -218,8 +228,8 @@ impl Worker {
         }
     }
 
-    fn see(&self, picture: &Picture, ask: &str) -> Result<String, EngineError> {
-        guarded(|| self.engine.see(picture, ask, &mut |_| self.go_on()))
+    fn see(&self, picture: &Picture, question: &Question) -> Result<String, EngineError> {
+        guarded(|| self.engine.see(picture, question, &mut |_| self.go_on()))
     }
 
     fn go_on(&self) -> ControlFlow<()> {

@@ -73,6 +73,9 @@ pub(crate) struct SeeArgs {
     /// The question.
     #[arg(long, value_name = "QUESTION", default_value = kinglet_agent::command::DEFAULT_QUESTION)]
     pub(crate) ask: String,
+    /// Ask about this part of the picture: left, top, width and height in pixels.
+    #[arg(long, value_name = "X,Y,W,H", value_parser = kinglet_agent::command::region)]
+    pub(crate) region: Option<[usize; 4]>,
     /// Let the model think in words first.
     #[arg(long)]
     pub(crate) think: bool,

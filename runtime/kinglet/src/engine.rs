@@ -4,9 +4,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use kinglet_agent as agent;
-use kinglet_agent::{DrawRequest, Engine, EngineError, ModelInfo};
+use kinglet_agent::{DrawRequest, Engine, EngineError, ModelInfo, Question};
 use kinglet_kernels::Device;
-use kinglet_model::recipes::Guides;
+use kinglet_model::recipes::{Guides, to_answer};
 use kinglet_model::{DrawOptions, Drawing, Model, ModelError, Picture, WriteOptions};
 
 /// The most tokens of an answer.
@@ -26,10 +26,10 @@ impl<D: Device> Engine for ModelEngine<D> {
     fn see(
         &self,
         picture: &agent::Picture,
-        ask: &str,
+        question: &Question,
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<String, EngineError> {
-        see(&self.model, &from_agent(picture)?, ask, on_text).map_err(refused)
+        see(&self.model, &from_agent(picture)?, question, false, on_text).map_err(refused)
     }
 
     fn draw(
@@ -77,12 +77,11 @@ fn refused(e: ModelError) -> EngineError {
 pub(crate) fn see<D: Device>(
     model: &Arc<Model<D>>,
     picture: &Picture,
-    ask: &str,
+    question: &Question,
+    think: bool,
     on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
 ) -> Result<String, ModelError> {
-    let mut context = model.context();
-    context.push_image(picture)?;
-    context.push_text(ask)?;
+    let mut context = to_answer(model, picture, question.region, &question.ask, think)?;
     Ok(context
         .write(&WriteOptions::greedy(MOST_TOKENS), on_text)?
         .text)

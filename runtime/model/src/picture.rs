@@ -112,6 +112,26 @@ impl Picture {
         Ok(out.into_inner())
     }
 
+    /// A part of the picture: left, top, width and height in pixels.
+    ///
+    /// # Errors
+    /// [`ModelError::Request`] if the part does not lie inside the picture or is empty.
+    pub fn crop(&self, [left, top, width, height]: [usize; 4]) -> Result<Picture> {
+        let inside = |start: usize, len: usize, side| {
+            len > 0 && start.checked_add(len).is_some_and(|end| end <= side)
+        };
+        if !inside(left, width, self.width) || !inside(top, height, self.height) {
+            return Err(ModelError::Request {
+                what: "the region",
+                got: format!("{left},{top},{width},{height}"),
+                expected: format!("it must lie inside {} x {} pixels", self.width, self.height),
+            });
+        }
+        let rows = self.rgb.chunks_exact(self.width * 3).skip(top).take(height);
+        let rgb = rows.flat_map(|row| &row[left * 3..(left + width) * 3]);
+        Picture::from_rgb(width, height, rgb.copied().collect())
+    }
+
     /// The width and height that a rule gives this picture.
     pub fn size_by(&self, rule: &PictureRule) -> (usize, usize) {
         size_by_rule(self.width, self.height, rule)

@@ -15,6 +15,36 @@ pub const THINK_TO_ANSWER: &str = "You should first think about the reasoning pr
 /// What makes the model think before it draws.
 pub const THINK_TO_DRAW: &str = "You should first think about the planning process in the mind and then generate the image. \nThe planning process is enclosed within <think> </think> tags, i.e. <think> planning process here </think> image here";
 
+/// What tells the model that the second of two pictures is a part of the first.
+pub const PART_OF_PICTURE: &str = "The second picture is a part of the first.";
+
+/// The context of a question about a picture, or about a part of it (left, top, width, height):
+/// then the part comes beside the whole, with the words that say so. `think` puts the request to
+/// think before all.
+///
+/// # Errors
+/// [`crate::ModelError`] if the picture, the part or the question cannot be used.
+pub fn to_answer<D: Device>(
+    model: &Arc<Model<D>>,
+    picture: &Picture,
+    region: Option<[usize; 4]>,
+    question: &str,
+    think: bool,
+) -> Result<Context<D>> {
+    let part = region.map(|r| picture.crop(r)).transpose()?;
+    let mut context = model.context();
+    if think {
+        context.push_text(THINK_TO_ANSWER)?;
+    }
+    context.push_image(picture)?;
+    if let Some(part) = part {
+        context.push_image(&part)?;
+        context.push_text(PART_OF_PICTURE)?;
+    }
+    context.push_text(question)?;
+    Ok(context)
+}
+
 /// A drawing's context and those that guide it.
 pub struct Guides<D: Device> {
     /// Everything.
