@@ -8,7 +8,7 @@ use kinglet_container::{Tensor, TensorType};
 use kinglet_kernels::Format;
 use kinglet_kernels::blocks::{decode_row, encode_row};
 use kinglet_model::linear::format_of;
-use kinglet_model::{Source, metadata};
+use kinglet_model::{Source, metadata, names};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -60,26 +60,14 @@ pub fn compress(
     out: &Path,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Report> {
-    let mut plan = Vec::new();
-    for (name, tensor) in &source.tensors {
-        let from = format_of(tensor.kind).ok_or_else(|| QuantError::Type {
-            tensor: name.clone(),
-            kind: tensor.kind.to_string(),
-        })?;
-        plan.push((
-            name,
-            tensor,
-            from,
-            recipe.precision.choose(name, &tensor.shape)?,
-        ));
-    }
-    let total = plan.iter().map(|(_, t, _, _)| t.bytes.len()).sum();
+    let plan = plan(source, recipe)?;
+    let total = plan.iter().map(Item::source_bytes).sum();
 
     // The report is part of the metadata, which comes before the tensors, so the tensors are
     // encoded twice: once for the errors, once to be written. Memory stays that of one tensor.
     let mut report = Report {
         tensors: plan.len(),
-        parameters: plan.iter().map(|(_, t, _, _)| t.values()).sum(),
+        parameters: plan.iter().map(Item::parameters).sum(),
         source_bytes: total,
         bytes: 0,
         bits_per_weight: 0.0,
@@ -89,22 +77,22 @@ pub fn compress(
     };
     let mut hash = Sha256::new();
     let mut done = 0;
-    for (name, tensor, from, choice) in &plan {
-        hash.update(name.as_bytes());
-        hash.update(&tensor.bytes);
-        let (bytes, error) = encode(name, tensor, *from, choice.format)?;
+    for item in &plan {
+        for (name, tensor) in &item.parts {
+            hash.update(name.as_bytes());
+            hash.update(&tensor.bytes);
+        }
+        let (bytes, error) = item.encode()?;
         report.bytes += bytes.len();
-        *report
-            .types
-            .entry(choice.format.name().to_owned())
-            .or_default() += 1;
-        if choice.fell_back {
-            report.fell_back.push((*name).clone());
+        let format = item.choice.format.name().to_owned();
+        *report.types.entry(format).or_default() += 1;
+        if item.choice.fell_back {
+            report.fell_back.push(item.name.clone());
         }
         if error > report.largest_error.0 {
-            report.largest_error = (error, (*name).clone());
+            report.largest_error = (error, item.name.clone());
         }
-        done += tensor.bytes.len();
+        done += item.source_bytes();
         progress(done / 2, total);
     }
     report.bits_per_weight = report.bytes as f64 * 8.0 / report.parameters.max(1) as f64;
@@ -113,14 +101,14 @@ pub fn compress(
     let metadata = describe(source, recipe, &report, sha256);
     let tensors: Vec<(String, TensorType, Vec<usize>)> = plan
         .iter()
-        .map(|(name, tensor, _, choice)| ((*name).clone(), kind(choice), tensor.shape.clone()))
+        .map(|item| (item.name.clone(), kind(&item.choice), item.shape.clone()))
         .collect();
     let mut writer = Writer::create(out, &metadata, &tensors)?;
     let mut written = 0;
-    for (name, tensor, from, choice) in &plan {
-        let (bytes, _) = encode(name, tensor, *from, choice.format)?;
-        writer.tensor(name, &bytes)?;
-        written += tensor.bytes.len();
+    for item in &plan {
+        let (bytes, _) = item.encode()?;
+        writer.tensor(&item.name, &bytes)?;
+        written += item.source_bytes();
         progress((total + written) / 2, total);
     }
     writer.finish()?;
@@ -165,38 +153,136 @@ fn describe(
     metadata
 }
 
-/// A tensor in another format, and the relative L2 error of that.
-fn encode(name: &str, tensor: &Tensor, from: Format, to: Format) -> Result<(Vec<u8>, f64)> {
-    // A convolution's rows are its innermost dimension here: what a block must divide.
-    let cols = tensor.shape.last().copied().unwrap_or(1);
-    let mut row = vec![0.0; cols];
-    let mut back = vec![0.0; cols];
-    let mut out = Vec::new();
-    let (mut off, mut all) = (0.0, 0.0);
-    let stored = tensor.bytes.chunks_exact(from.row_bytes(cols)?);
-    for (i, bytes) in stored.enumerate() {
-        decode_row(from, bytes, &mut row)?;
-        let start = out.len();
-        encode_row(to, &row, &mut out)?;
-        decode_row(to, &out[start..], &mut back)?;
-        // A value may also be too large for the type that was chosen.
-        if let Some(at) = row
-            .iter()
-            .zip(&back)
-            .position(|(a, b)| !(a - b).is_finite())
-        {
-            return Err(QuantError::NotFinite {
-                tensor: name.to_owned(),
-                row: i,
-                value: row[at],
-                format: to,
-            });
-        }
-        for (a, b) in row.iter().zip(&back) {
-            off += f64::from(a - b).powi(2);
-            all += f64::from(*a).powi(2);
-        }
+/// A tensor to be written.
+struct Item<'a> {
+    name: String,
+    /// What it is made of: itself, or one tensor for each expert.
+    parts: Vec<(&'a str, &'a Tensor)>,
+    /// Its sizes: those of a part, padded, behind the number of experts.
+    shape: Vec<usize>,
+    choice: Choice,
+}
+
+/// Every tensor of the source, the experts of a layer joined to one.
+fn plan<'a>(source: &'a Source, recipe: &Recipe) -> Result<Vec<Item<'a>>> {
+    let mut items: BTreeMap<String, Vec<(usize, &str, &Tensor)>> = BTreeMap::new();
+    for (name, tensor) in &source.tensors {
+        let (joined, expert) = names::split_expert(name).unwrap_or_else(|| (name.clone(), 0));
+        items
+            .entry(joined)
+            .or_default()
+            .push((expert, name, tensor));
     }
-    let error = if all > 0.0 { (off / all).sqrt() } else { 0.0 };
-    Ok((out, error))
+    let mut plan = Vec::new();
+    for (name, mut parts) in items {
+        parts.sort_by_key(|(expert, _, _)| *expert);
+        let parts: Vec<(&str, &Tensor)> = parts.into_iter().map(|(_, n, t)| (n, t)).collect();
+        let mut shape = parts[0].1.shape.clone();
+        for (name, tensor) in &parts {
+            if tensor.shape != shape {
+                return Err(QuantError::Recipe(format!(
+                    "tensor \"{name}\" is {:?}, but the other experts of its layer are {shape:?}",
+                    tensor.shape
+                )));
+            }
+        }
+        let joined = names::is_experts(&name);
+        if joined && shape.len() == 2 {
+            shape.insert(0, parts.len());
+        }
+        if joined {
+            pad(&name, &mut shape, recipe)?;
+        }
+        let choice = recipe.precision.choose(&name, &shape)?;
+        plan.push(Item {
+            name,
+            parts,
+            shape,
+            choice,
+        });
+    }
+    Ok(plan)
+}
+
+/// Experts whose width the block format does not divide get neurons of zeros, which add nothing:
+/// `silu(0) * 0 = 0`. All three matrices of an expert take the width that its last one needs.
+fn pad(name: &str, shape: &mut [usize], recipe: &Recipe) -> Result<()> {
+    let down = name.replace("ffn_gate_exps", "ffn_down_exps");
+    let down = down.replace("ffn_up_exps", "ffn_down_exps");
+    let block = recipe.precision.wanted(&down)?.block_values();
+    let inner = if name == down {
+        shape.len() - 1
+    } else {
+        shape.len() - 2
+    };
+    shape[inner] = shape[inner].next_multiple_of(block);
+    Ok(())
+}
+
+impl Item<'_> {
+    fn source_bytes(&self) -> usize {
+        self.parts.iter().map(|(_, t)| t.bytes.len()).sum()
+    }
+
+    fn parameters(&self) -> usize {
+        self.parts.iter().map(|(_, t)| t.values()).sum()
+    }
+
+    /// The tensor in its new format, and the relative L2 error of that.
+    fn encode(&self) -> Result<(Vec<u8>, f64)> {
+        let to = self.choice.format;
+        let padded = self.shape.last().copied().unwrap_or(1);
+        let rows = match &self.shape[..] {
+            [.., rows, _] => *rows,
+            _ => 1,
+        };
+        let (mut off, mut all) = (0.0, 0.0);
+        let mut out = Vec::new();
+        let mut row = vec![0.0; padded];
+        let mut back = vec![0.0; padded];
+        for (name, tensor) in &self.parts {
+            let from = format_of(tensor.kind).ok_or_else(|| QuantError::Type {
+                tensor: (*name).to_owned(),
+                kind: tensor.kind.to_string(),
+            })?;
+            let cols = tensor.shape.last().copied().unwrap_or(1);
+            let stored_rows = match &tensor.shape[..] {
+                [.., rows, _] => *rows,
+                _ => 1,
+            };
+            let stored = tensor.bytes.chunks_exact(from.row_bytes(cols)?);
+            for (i, bytes) in stored.enumerate() {
+                decode_row(from, bytes, &mut row[..cols])?;
+                let start = out.len();
+                encode_row(to, &row, &mut out)?;
+                decode_row(to, &out[start..], &mut back)?;
+                // A value may also be too large for the type that was chosen.
+                let bad = row
+                    .iter()
+                    .zip(&back)
+                    .position(|(a, b)| !(a - b).is_finite());
+                if let Some(at) = bad {
+                    return Err(QuantError::NotFinite {
+                        tensor: (*name).to_owned(),
+                        row: i,
+                        value: row[at],
+                        format: to,
+                    });
+                }
+                for (a, b) in row.iter().zip(&back) {
+                    off += f64::from(a - b).powi(2);
+                    all += f64::from(*a).powi(2);
+                }
+                // After the last row of each expert come its padding rows.
+                if (i + 1).is_multiple_of(stored_rows) {
+                    let zeros = vec![0.0; padded];
+                    for _ in stored_rows..rows {
+                        encode_row(to, &zeros, &mut out)?;
+                    }
+                }
+            }
+        }
+        let error = if all > 0.0 { (off / all).sqrt() } else { 0.0 };
+        Ok((out, error))
+    }
 }

@@ -3,7 +3,7 @@
 // Helpers of tests are tests too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kinglet_kernels::{Device, Scalar};
@@ -28,16 +28,14 @@ fn numbers(model: &Arc<Model<Scalar>>) -> (Vec<f32>, Vec<f32>) {
     (read(&logits), read(&velocity))
 }
 
-#[test]
-fn a_directory_and_its_gguf_give_the_same_numbers() {
-    let checkpoint = root().join("tests/golden/checkpoint");
-    let folder = tempfile::tempdir().unwrap();
-    let recipe = folder.path().join("recipe.toml");
-    std::fs::write(&recipe, "[precision]\ndefault = \"F32\"\n").unwrap();
-    let out = folder.path().join("out.gguf");
+/// Compresses a checkpoint with everything in this type.
+fn compressed(checkpoint: &Path, format: &str, folder: &Path) -> PathBuf {
+    let recipe = folder.join("recipe.toml");
+    std::fs::write(&recipe, format!("[precision]\ndefault = \"{format}\"\n")).unwrap();
+    let out = folder.join(format!("{format}.gguf"));
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let arguments = [
-        &text(&checkpoint),
+        &text(checkpoint),
         "-o",
         &text(&out),
         "--recipe",
@@ -45,9 +43,102 @@ fn a_directory_and_its_gguf_give_the_same_numbers() {
     ];
     let (code, _, stderr) = program::run(&[&["compress"][..], &arguments].concat());
     assert_eq!(code, 0, "{stderr}");
-    assert_eq!(
-        Source::open(&out).unwrap().config.language,
-        model(&checkpoint).config.language
+    assert_eq!(program::run(&["inspect", &text(&out)]).0, 0);
+    out
+}
+
+/// The MoE-adapted checkpoint: the dense one with two files replaced.
+fn adapted(folder: &Path) -> PathBuf {
+    let golden = root().join("tests/golden");
+    let out = folder.join("adapted");
+    std::fs::create_dir(&out).unwrap();
+    for from in ["checkpoint", "moe"] {
+        for file in [
+            "ae.safetensors",
+            "config.json",
+            "vit_config.json",
+            "tokenizer.json",
+            "ema.safetensors",
+            "llm_config.json",
+        ] {
+            let file = golden.join(from).join(file);
+            if file.exists() {
+                std::fs::copy(&file, out.join(file.file_name().unwrap())).unwrap();
+            }
+        }
+    }
+    out
+}
+
+fn error(a: &[f32], b: &[f32]) -> f32 {
+    let square = |v: f32| v * v;
+    let off: f32 = a.iter().zip(b).map(|(a, b)| square(a - b)).sum();
+    let all: f32 = a.iter().map(|a| square(*a)).sum();
+    (off / all).sqrt()
+}
+
+#[test]
+fn a_directory_and_its_gguf_give_the_same_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    for checkpoint in [
+        root().join("tests/golden/checkpoint"),
+        adapted(folder.path()),
+    ] {
+        let out = compressed(&checkpoint, "F32", folder.path());
+        let (source, gguf) = (
+            Source::open(&checkpoint).unwrap(),
+            Source::open(&out).unwrap(),
+        );
+        assert_eq!(source.config.language, gguf.config.language);
+        assert!(numbers(&model(&checkpoint)) == numbers(&model(&out)));
+        // Once more, from GGUF to GGUF.
+        let second = tempfile::tempdir().unwrap();
+        let again = compressed(&out, "F32", second.path());
+        assert!(numbers(&model(&again)) == numbers(&model(&out)));
+    }
+}
+
+#[test]
+fn smaller_formats_stay_within_their_bounds() {
+    let folder = tempfile::tempdir().unwrap();
+    for checkpoint in [
+        root().join("tests/golden/checkpoint"),
+        adapted(folder.path()),
+    ] {
+        let exact = numbers(&model(&checkpoint));
+        // Random weights with no structure: a router near a tie may choose another expert.
+        for (format, bound) in [("F16", 0.002), ("BF16", 1e-6), ("Q8_0", 0.05)] {
+            let out = compressed(&checkpoint, format, folder.path());
+            let got = numbers(&model(&out));
+            let (logits, velocity) = (error(&exact.0, &got.0), error(&exact.1, &got.1));
+            println!("{format}: logits {logits:.1e}, velocity {velocity:.1e}");
+            assert!(
+                logits < bound && velocity < bound,
+                "{format}: {logits} {velocity}"
+            );
+        }
+    }
+}
+
+#[test]
+fn experts_of_an_odd_width_are_padded_with_neurons_that_add_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = adapted(folder.path());
+    let source = Source::open(&checkpoint).unwrap();
+    let width = source.tensors["blk.1.ffn_gate_exps_gen.0.weight"].shape[0];
+    assert!(
+        !width.is_multiple_of(32),
+        "the set's experts need no padding"
     );
-    assert!(numbers(&model(&checkpoint)) == numbers(&model(&out)));
+    let gguf = Source::open(&compressed(&checkpoint, "Q8_0", folder.path())).unwrap();
+    let experts = source.config.language.layers[1].experts.count;
+    let (padded, hidden) = (width.next_multiple_of(32), source.config.language.hidden);
+    assert_eq!(
+        gguf.tensors["blk.1.ffn_gate_exps_gen.weight"].shape,
+        [experts, padded, hidden]
+    );
+    assert_eq!(
+        gguf.tensors["blk.1.ffn_down_exps_gen.weight"].shape,
+        [experts, hidden, padded]
+    );
 }

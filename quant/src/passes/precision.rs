@@ -47,6 +47,19 @@ impl Precision {
             .try_for_each(|name| by_name(name).map(drop))
     }
 
+    /// The type that the recipe asks for, whether or not the tensor can take it.
+    ///
+    /// # Errors
+    /// [`QuantError::Recipe`] if the recipe names an unknown type.
+    pub fn wanted(&self, name: &str) -> Result<Format> {
+        let exception = self
+            .keep
+            .iter()
+            .filter(|(beginning, _)| name.starts_with(beginning.as_str()))
+            .max_by_key(|(beginning, _)| beginning.len());
+        by_name(exception.map_or(&self.default, |(_, format)| format))
+    }
+
     /// The type of a tensor. Vectors (norms, biases) are too small to be worth an error and stay
     /// F32.
     ///
@@ -59,12 +72,7 @@ impl Precision {
                 fell_back: false,
             });
         };
-        let exception = self
-            .keep
-            .iter()
-            .filter(|(beginning, _)| name.starts_with(beginning.as_str()))
-            .max_by_key(|(beginning, _)| beginning.len());
-        let wanted = by_name(exception.map_or(&self.default, |(_, format)| format))?;
+        let wanted = self.wanted(name)?;
         let fell_back = !cols.is_multiple_of(wanted.block_values());
         Ok(Choice {
             format: if fell_back { Format::F16 } else { wanted },

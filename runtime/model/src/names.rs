@@ -167,6 +167,24 @@ pub fn from_original(name: &str) -> Option<String> {
     Some(format!("v.blk.{layer}.{gguf}.{kind}"))
 }
 
+/// Whether a GGUF name is that of a layer's joined experts.
+pub fn is_experts(name: &str) -> bool {
+    EXPERT.iter().any(|(_, gguf)| {
+        let plain = format!(".{gguf}.weight");
+        let generation = format!(".{gguf}{GENERATION_SUFFIX}.weight");
+        name.ends_with(&plain) || name.ends_with(&generation)
+    })
+}
+
+/// Splits the name of one expert, `blk.N.ffn_gate_exps.E.weight`, into that of the joined experts
+/// and the expert's number.
+pub fn split_expert(name: &str) -> Option<(String, usize)> {
+    let (rest, number) = name.strip_suffix(".weight")?.rsplit_once('.')?;
+    let joined = format!("{rest}.weight");
+    let number = number.parse().ok()?;
+    is_experts(&joined).then_some((joined, number))
+}
+
 /// Splits `PREFIX` `N.` `module` `.weight` into number, module and the last part.
 fn layer<'a>(name: &'a str, prefix: &str) -> Option<(usize, &'a str, &'a str)> {
     let (number, rest) = name.strip_prefix(prefix)?.split_once('.')?;
