@@ -5,10 +5,10 @@ use std::path::Path;
 
 use kinglet_container::gguf::{Value, Writer};
 use kinglet_container::{Tensor, TensorType};
-use kinglet_kernels::Format;
 use kinglet_kernels::blocks::{decode_row, encode_row};
+use kinglet_kernels::{Format, Scalar};
 use kinglet_model::linear::format_of;
-use kinglet_model::{Source, metadata, names};
+use kinglet_model::{Model, Source, metadata, names};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -60,6 +60,10 @@ pub fn compress(
     out: &Path,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Report> {
+    // Found now, not after hours.
+    if let Some(problem) = Model::audit(source, &Scalar).into_iter().next() {
+        return Err(problem.into());
+    }
     let plan = plan(source, recipe)?;
     let total = plan.iter().map(Item::source_bytes).sum();
 

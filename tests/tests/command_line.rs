@@ -6,6 +6,8 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
 
+use kinglet_container::Tensor;
+use kinglet_container::gguf::{Gguf, Writer};
 use kinglet_tests::{kinglet, program, root};
 
 /// Runs the program, which must fail with exit code 1 and one line that says `words`.
@@ -285,4 +287,135 @@ fn compressing_refuses_bad_recipes_and_leaves_nothing_half_written() {
         "the same input gives other bytes"
     );
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 4);
+}
+
+/// The golden checkpoint as GGUF in F32.
+fn golden_gguf(folder: &Path) -> Gguf {
+    let checkpoint = root().join("tests/golden/checkpoint");
+    let recipe = put(folder, "f32.toml", b"[precision]\ndefault = \"F32\"\n");
+    let out = folder.join("golden.gguf").to_string_lossy().into_owned();
+    let arguments = [
+        "compress",
+        &checkpoint.to_string_lossy(),
+        "-o",
+        &out,
+        "--recipe",
+        &recipe,
+    ];
+    assert_eq!(program::run(&arguments).0, 0);
+    Gguf::open(Path::new(&out)).unwrap()
+}
+
+/// A copy of a GGUF file with its tensors changed.
+fn changed(
+    gguf: &Gguf,
+    path: &Path,
+    change: impl Fn(&str, &Tensor) -> Option<(Vec<usize>, Vec<u8>)>,
+) -> String {
+    let tensors: Vec<_> = gguf
+        .tensors()
+        .iter()
+        .filter_map(|(name, t)| {
+            change(name, t).map(|(shape, bytes)| (name.clone(), t.kind, shape, bytes))
+        })
+        .collect();
+    let described: Vec<_> = tensors
+        .iter()
+        .map(|(name, kind, shape, _)| (name.clone(), *kind, shape.clone()))
+        .collect();
+    let mut writer = Writer::create(path, gguf.metadata(), &described).unwrap();
+    for (name, _, _, bytes) in &tensors {
+        writer.tensor(name, bytes).unwrap();
+    }
+    writer.finish().unwrap();
+    path.to_string_lossy().into_owned()
+}
+
+#[test]
+fn inspect_names_the_first_difference_and_lists_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let gguf = golden_gguf(folder.path());
+    let file = changed(&gguf, &folder.path().join("bad.gguf"), |name, t| {
+        let (shape, bytes) = (t.shape.clone(), t.bytes.to_vec());
+        match name {
+            "blk.0.attn_q.weight" | "vae.decoder.mid.attn_1.q.bias" => None,
+            "output_norm.weight" => Some((vec![shape[0] / 2], bytes[..bytes.len() / 2].to_vec())),
+            _ => Some((shape, bytes)),
+        }
+    });
+    refused(&["inspect", &file], &["bad.gguf", "more; --json"]);
+    let (code, stdout, _) = program::run(&["inspect", &file, "--json"]);
+    assert_eq!(code, 1);
+    let result: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    let problems = result["problems"].as_array().unwrap();
+    for name in [
+        "blk.0.attn_q.weight",
+        "vae.decoder.mid.attn_1.q.bias",
+        "output_norm.weight",
+    ] {
+        let named = problems
+            .iter()
+            .filter(|p| p.as_str().unwrap().contains(name));
+        assert_eq!(named.count(), 1, "{name} in {problems:?}");
+    }
+}
+
+#[test]
+fn weights_that_are_no_numbers_are_found_when_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let gguf = golden_gguf(folder.path());
+    let file = changed(&gguf, &folder.path().join("nan.gguf"), |name, t| {
+        let mut bytes = t.bytes.to_vec();
+        if name == "blk.1.ffn_up.weight" {
+            bytes[400..404].copy_from_slice(&f32::NAN.to_le_bytes());
+        }
+        Some((t.shape.clone(), bytes))
+    });
+    assert_eq!(program::run(&["inspect", &file]).0, 0);
+    refused(
+        &["inspect", "--deep", &file],
+        &["blk.1.ffn_up.weight", "NaN", "row 1"],
+    );
+    assert_eq!(program::run(&["inspect", "--deep"]).0, 0);
+}
+
+#[test]
+fn configurations_that_contradict_themselves_are_refused_by_name() {
+    let golden = root().join("tests/golden");
+    let folder = tempfile::tempdir().unwrap();
+    for from in ["checkpoint", "moe"] {
+        for entry in std::fs::read_dir(golden.join(from)).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    let directory = folder.path().to_string_lossy().into_owned();
+    assert_eq!(program::run(&["inspect", &directory]).0, 0);
+    for (file, field, value, word) in [
+        ("llm_config.json", "num_attention_heads", "3", "hidden size"),
+        ("llm_config.json", "num_key_value_heads", "3", "key-value"),
+        ("llm_config.json", "hidden_size", "0", "hidden size"),
+        ("llm_config.json", "num_hidden_layers", "99999999", "layer"),
+        ("llm_config.json", "vocab_size", "100", "token_embd"),
+        ("llm_config.json", "top_k", "9", "experts"),
+        ("llm_config.json", "intermediate_size", "161", "ffn"),
+        ("llm_config.json", "rms_norm_eps", "-1.0", "epsilon"),
+        ("vit_config.json", "num_attention_heads", "5", "vision"),
+        ("config.json", "max_latent_size", "1", "picture rule"),
+        (
+            "config.json",
+            "vit_max_num_patch_per_side",
+            "9",
+            "position_embd",
+        ),
+        ("config.json", "latent_patch_size", "3", "stride"),
+    ] {
+        let path = folder.path().join(file);
+        let sound = std::fs::read(&path).unwrap();
+        let mut json: serde_json::Value = serde_json::from_slice(&sound).unwrap();
+        json[field] = serde_json::from_str(value).unwrap();
+        std::fs::write(&path, json.to_string()).unwrap();
+        refused(&["inspect", &directory], &[word]);
+        std::fs::write(&path, sound).unwrap();
+    }
 }

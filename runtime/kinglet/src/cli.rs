@@ -138,4 +138,7 @@ pub(crate) struct CompressArgs {
 pub(crate) struct InspectArgs {
     /// A GGUF file or an original BAGEL directory; left out: the model that would be used.
     pub(crate) file: Option<PathBuf>,
+    /// Read every weight and refuse those that are no numbers.
+    #[arg(long)]
+    pub(crate) deep: bool,
 }

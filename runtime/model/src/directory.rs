@@ -83,12 +83,14 @@ struct RuleFile {
 }
 
 impl RuleFile {
-    fn or(&self, default: PictureRule) -> PictureRule {
+    fn or(&self, defaults: &mut Vec<String>, name: &str, default: PictureRule) -> PictureRule {
+        let mut part =
+            |field: &str, value, default| or(defaults, &format!("{name}.{field}"), value, default);
         PictureRule {
-            max: self.max_image_size.unwrap_or(default.max),
-            min: self.min_image_size.unwrap_or(default.min),
-            stride: self.image_stride.unwrap_or(default.stride),
-            max_pixels: self.max_pixels.unwrap_or(default.max_pixels),
+            max: part("max_image_size", self.max_image_size, default.max),
+            min: part("min_image_size", self.min_image_size, default.min),
+            stride: part("image_stride", self.image_stride, default.stride),
+            max_pixels: part("max_pixels", self.max_pixels, default.max_pixels),
         }
     }
 }
@@ -102,6 +104,19 @@ struct DrawFile {
     cfg_interval: Option<(f32, f32)>,
     cfg_renorm_type: Option<String>,
     cfg_renorm_min: Option<f32>,
+}
+
+/// A value, or the release's own where config.json has none, which is noted.
+fn or<T: std::fmt::Debug>(
+    defaults: &mut Vec<String>,
+    name: &str,
+    value: Option<T>,
+    default: T,
+) -> T {
+    value.unwrap_or_else(|| {
+        defaults.push(format!("{name} = {default:?}"));
+        default
+    })
 }
 
 fn context_length() -> usize {
@@ -164,13 +179,15 @@ pub fn open(directory: &Path) -> Result<Source> {
         tensors.insert(name, tensor.clone());
     }
 
-    let config = config(directory, language, vision, top, &tensors)?;
+    let mut defaults = Vec::new();
+    let config = config(directory, language, vision, top, &tensors, &mut defaults)?;
     config.check(&directory.display().to_string())?;
     Ok(Source {
         name: directory.display().to_string(),
         config,
         tokenizer: text(directory, "tokenizer.json")?,
         tensors,
+        defaults,
     })
 }
 
@@ -187,6 +204,7 @@ fn config(
     vision: VisionFile,
     top: TopFile,
     tensors: &BTreeMap<String, kinglet_container::Tensor>,
+    defaults: &mut Vec<String>,
 ) -> Result<Config> {
     // The release says 27 layers and stores 26: what is stored counts.
     let blocks = (0..)
@@ -226,37 +244,95 @@ fn config(
             feed_forward: vision.intermediate_size,
             heads: vision.num_attention_heads,
             patch: vision.patch_size,
-            position_side: top.vit_max_num_patch_per_side.unwrap_or(70),
+            position_side: or(
+                defaults,
+                "vit_max_num_patch_per_side",
+                top.vit_max_num_patch_per_side,
+                70,
+            ),
             epsilon: vision.layer_norm_eps,
-            rule: top.vit_transform.or(PictureRule {
-                max: 980,
-                min: 224,
-                stride: 14,
-                max_pixels: MAX_PIXELS,
-            }),
+            rule: top.vit_transform.or(
+                defaults,
+                "vit_transform",
+                PictureRule {
+                    max: 980,
+                    min: 224,
+                    stride: 14,
+                    max_pixels: MAX_PIXELS,
+                },
+            ),
         },
         latent: LatentConfig {
-            channels: top.vae_config.z_channels.unwrap_or(16),
-            downsample: top.vae_config.downsample.unwrap_or(8),
-            patch: top.latent_patch_size.unwrap_or(2),
-            position_side: top.max_latent_size.unwrap_or(64),
-            scale: top.vae_config.scale_factor.unwrap_or(0.3611),
-            shift: top.vae_config.shift_factor.unwrap_or(0.1159),
-            groups: top.vae_config.num_groups.unwrap_or(32),
-            rule: top.vae_transform.or(PictureRule {
-                max: 1024,
-                min: 512,
-                stride: 16,
-                max_pixels: MAX_PIXELS,
-            }),
+            channels: or(
+                defaults,
+                "vae_config.z_channels",
+                top.vae_config.z_channels,
+                16,
+            ),
+            downsample: or(
+                defaults,
+                "vae_config.downsample",
+                top.vae_config.downsample,
+                8,
+            ),
+            patch: or(defaults, "latent_patch_size", top.latent_patch_size, 2),
+            position_side: or(defaults, "max_latent_size", top.max_latent_size, 64),
+            scale: or(
+                defaults,
+                "vae_config.scale_factor",
+                top.vae_config.scale_factor,
+                0.3611,
+            ),
+            shift: or(
+                defaults,
+                "vae_config.shift_factor",
+                top.vae_config.shift_factor,
+                0.1159,
+            ),
+            groups: or(
+                defaults,
+                "vae_config.num_groups",
+                top.vae_config.num_groups,
+                32,
+            ),
+            rule: top.vae_transform.or(
+                defaults,
+                "vae_transform",
+                PictureRule {
+                    max: 1024,
+                    min: 512,
+                    stride: 16,
+                    max_pixels: MAX_PIXELS,
+                },
+            ),
         },
         draw: DrawConfig {
-            timesteps: top.draw.num_timesteps.unwrap_or(50),
-            shift: top.draw.timestep_shift.unwrap_or(3.0),
-            guidance: top.draw.cfg_text_scale.unwrap_or(4.0),
-            interval: top.draw.cfg_interval.unwrap_or((0.4, 1.0)),
+            timesteps: or(defaults, "draw.num_timesteps", top.draw.num_timesteps, 50),
+            shift: or(
+                defaults,
+                "draw.timestep_shift",
+                top.draw.timestep_shift,
+                3.0,
+            ),
+            guidance: or(
+                defaults,
+                "draw.cfg_text_scale",
+                top.draw.cfg_text_scale,
+                4.0,
+            ),
+            interval: or(
+                defaults,
+                "draw.cfg_interval",
+                top.draw.cfg_interval,
+                (0.4, 1.0),
+            ),
             renorm,
-            renorm_min: top.draw.cfg_renorm_min.unwrap_or(0.0),
+            renorm_min: or(
+                defaults,
+                "draw.cfg_renorm_min",
+                top.draw.cfg_renorm_min,
+                0.0,
+            ),
         },
     })
 }

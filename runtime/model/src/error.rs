@@ -69,6 +69,26 @@ pub enum ModelError {
         /// The tensor, by its GGUF name.
         tensor: String,
     },
+    /// A tensor that the configuration does not imply.
+    #[error("{source_name}: tensor \"{tensor}\" is not expected")]
+    UnexpectedTensor {
+        /// The file.
+        source_name: String,
+        /// The tensor, by its GGUF name.
+        tensor: String,
+    },
+    /// A weight that is no number.
+    #[error("{source_name}: tensor \"{tensor}\" holds {value} in row {row}")]
+    NotFinite {
+        /// The file.
+        source_name: String,
+        /// The tensor, by its GGUF name.
+        tensor: String,
+        /// The row.
+        row: usize,
+        /// The value.
+        value: f32,
+    },
     /// The model is of a kind that this version does not run.
     #[error("{source_name}: {what}")]
     Unsupported {

@@ -7,10 +7,10 @@ use kinglet_kernels::Device;
 use crate::autoencoder::Autoencoder;
 use crate::config::Config;
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{ModelError, Result};
 use crate::language::Language;
 use crate::latent::Latents;
-use crate::linear::Loader;
+use crate::linear::{Audit, Loader};
 use crate::source::Source;
 use crate::tokenizer::Tokenizer;
 use crate::vision::Vision;
@@ -42,6 +42,7 @@ impl<D: Device> Model<D> {
         let loader = Loader {
             device: &device,
             source,
+            audit: None,
         };
         let config = source.config.clone();
         Ok(Arc::new(Model {
@@ -53,6 +54,28 @@ impl<D: Device> Model<D> {
             config,
             device,
         }))
+    }
+
+    /// Everything that is wrong with a checkpoint, not only the first. Weights are not read.
+    pub fn audit(source: &Source, device: &D) -> Vec<ModelError> {
+        let audit = Audit::default();
+        let loader = Loader {
+            device,
+            source,
+            audit: Some(&audit),
+        };
+        let config = &source.config;
+        let parts = [
+            source.tokenizer().map(drop),
+            Vision::load(loader, config).map(drop),
+            Language::load(loader, config).map(drop),
+            Latents::load(loader, config).map(drop),
+            Autoencoder::load(loader, config).map(drop),
+        ];
+        for e in parts.into_iter().filter_map(Result::err) {
+            audit.problem(e);
+        }
+        audit.finish(source)
     }
 
     /// An empty context.

@@ -6,8 +6,10 @@ use std::path::Path;
 use bytes::Bytes;
 use kinglet_container::Tensor;
 use kinglet_container::gguf::Gguf;
+use kinglet_kernels::blocks::decode_row;
 
 use crate::error::{ModelError, Result};
+use crate::linear::format_of;
 use crate::tokenizer::Tokenizer;
 use crate::{Config, directory, metadata};
 
@@ -23,6 +25,8 @@ pub struct Source {
     pub tokenizer: String,
     /// Tensors by GGUF name.
     pub tensors: BTreeMap<String, Tensor>,
+    /// Values that are not in the checkpoint and were taken from the release's scripts.
+    pub defaults: Vec<String>,
 }
 
 impl Source {
@@ -54,6 +58,7 @@ impl Source {
             config,
             tokenizer: tokenizer.to_owned(),
             tensors: gguf.tensors().iter().cloned().collect(),
+            defaults: Vec::new(),
         })
     }
 
@@ -63,6 +68,35 @@ impl Source {
     /// [`ModelError::Tokenizer`].
     pub fn tokenizer(&self) -> Result<Tokenizer> {
         Tokenizer::from_json(&self.tokenizer, self.config.language.vocabulary)
+    }
+
+    /// Reads every weight and names those that are no numbers, at most one for each tensor.
+    ///
+    /// # Errors
+    /// [`ModelError::Kernel`] if a tensor's bytes do not fit its shape.
+    pub fn not_finite(&self) -> Result<Vec<ModelError>> {
+        let mut problems = Vec::new();
+        for (name, tensor) in &self.tensors {
+            let Some(format) = format_of(tensor.kind) else {
+                continue;
+            };
+            let cols = tensor.shape.last().copied().unwrap_or(1);
+            let mut values = vec![0.0; cols];
+            let rows = tensor.bytes.chunks_exact(format.row_bytes(cols)?.max(1));
+            for (row, bytes) in rows.enumerate() {
+                decode_row(format, bytes, &mut values)?;
+                if let Some(value) = values.iter().find(|v| !v.is_finite()) {
+                    problems.push(ModelError::NotFinite {
+                        source_name: self.name.clone(),
+                        tensor: name.clone(),
+                        row,
+                        value: *value,
+                    });
+                    break;
+                }
+            }
+        }
+        Ok(problems)
     }
 
     /// The tensor `name`.

@@ -1,18 +1,41 @@
-//! `kinglet inspect`: say what is in a model. Loading it checks every tensor that the configuration
-//! implies, so exit code 0 means that it is sound and whole.
+//! `kinglet inspect`: say what is in a model. Every tensor is checked against what the
+//! configuration implies, so exit code 0 means that it is sound and whole.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use kinglet_kernels::Scalar;
+use kinglet_model::Model;
 use serde_json::json;
 
 use crate::cli::{Cli, InspectArgs};
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::model;
 
 pub(crate) fn run(cli: &Cli, args: &InspectArgs) -> Outcome {
     let source = model::open(args.file.as_deref().or(cli.model.as_deref()))?;
-    model::load(&source)?;
+    let mut problems = Model::audit(&source, &Scalar);
+    if args.deep {
+        problems.extend(source.not_finite()?);
+    }
+    if let Some(first) = problems.first() {
+        if cli.json {
+            let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            let result = json!({ "file": source.name, "sound": false, "problems": problems });
+            super::print(true, &result, "")?;
+        }
+        let more = match problems.len() - 1 {
+            0 => String::new(),
+            n => format!(" (and {n} more; --json lists them)"),
+        };
+        return Err(Failure::new(format_args!("{first}{more}")));
+    }
+    if !source.defaults.is_empty() {
+        eprintln!(
+            "config.json leaves out what the release's scripts set, which is taken: {}",
+            source.defaults.join(", ")
+        );
+    }
 
     let mut types: BTreeMap<String, usize> = BTreeMap::new();
     let (mut parameters, mut bytes) = (0, 0);
@@ -74,6 +97,7 @@ pub(crate) fn run(cli: &Cli, args: &InspectArgs) -> Outcome {
         "parameters": parameters,
         "bytes": bytes,
         "sound": true,
+        "defaults": source.defaults,
     });
     super::print(cli.json, &result, text.trim_end())
 }
