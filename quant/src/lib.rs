@@ -3,7 +3,7 @@
 //! # Layout
 //! - [`recipe`]: [`Recipe`], what the user asks for, one table a pass.
 //! - [`passes`]: one file a pass: [`passes::precision`], the type of every tensor;
-//!   [`passes::experts`], splitting a feed-forward network.
+//!   [`passes::experts`], splitting a feed-forward network; [`passes::depth`], scoring layers.
 //! - [`compress`](mod@compress): runs the passes and writes the container, one tensor at a time.
 //! - [`error`]: what is refused.
 

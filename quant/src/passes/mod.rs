@@ -1,4 +1,5 @@
 //! One file a pass.
 
+pub mod depth;
 pub mod experts;
 pub mod precision;

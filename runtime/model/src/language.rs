@@ -346,6 +346,8 @@ impl<D: Device> Language<D> {
         } else {
             Some(self.attention(d, layer, pass, rows, past)?)
         };
+        let stage = Stage::LanguageAttention(layer.number);
+        self.show(d, &pass.order, stage, rows, observer)?;
         if skip != Some(Part::FeedForward) {
             let x = &mut rows.understanding;
             self.feed_forward(

@@ -17,6 +17,8 @@ pub enum Stage {
     ConnectorPlaced,
     /// Embeddings that enter the first language layer.
     LanguageInput,
+    /// The residual stream after the attention of a language layer.
+    LanguageAttention(usize),
     /// The residual stream after a language layer.
     LanguageLayer(usize),
     /// What enters the experts of a language layer.
