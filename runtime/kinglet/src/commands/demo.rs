@@ -2,6 +2,7 @@
 //! clip of frames as camera, and a second client that prints what comes through the broker and asks
 //! for a drawing.
 
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -218,7 +219,7 @@ impl Viewer<'_> {
         self.say(&format!(
             "camera \"clip\" at {FRAME_RATE} frames a second, broker {}, model {}; Ctrl-C ends",
             config.broker.url, self.model
-        ));
+        ))?;
         loop {
             match events.poll().await {
                 Ok(Event::Incoming(Packet::Publish(publish))) => {
@@ -245,10 +246,10 @@ impl Viewer<'_> {
         match rest {
             "event" => {
                 let event: Value = serde_json::from_slice(payload)?;
-                self.event(event);
+                self.event(event)?;
                 if self.asked.is_none() {
                     self.asked = Some(Instant::now());
-                    self.say(&format!("asking for a drawing: \"{PROMPT}\""));
+                    self.say(&format!("asking for a drawing: \"{PROMPT}\""))?;
                     let command =
                         json!({ "id": DRAW_ID, "args": { "prompt": PROMPT, "seed": SEED } });
                     let topic = format!("kinglet/{DEVICE}/command/draw");
@@ -268,7 +269,7 @@ impl Viewer<'_> {
         Ok(())
     }
 
-    fn event(&mut self, event: Value) {
+    fn event(&mut self, event: Value) -> Outcome {
         // The clip starts with the agent and every scene is looked at once, so events and scenes
         // have the same order.
         let scene = &self.truth.scenes[self.events.len() % self.truth.scenes.len()];
@@ -283,8 +284,9 @@ impl Viewer<'_> {
             event["seq"],
             event["at"].as_str().unwrap_or_default(),
             event["timing"]["see"]
-        ));
+        ))?;
         self.events.push(event);
+        Ok(())
     }
 
     fn result(&mut self, result: Value) -> Outcome {
@@ -298,7 +300,7 @@ impl Viewer<'_> {
             self.say(&format!(
                 "drawn in {seconds:.1} s: {}",
                 self.output.display()
-            ));
+            ))?;
             self.picture = Some(json!({ "file": self.output, "result": result }));
         }
         Ok(())
@@ -309,10 +311,12 @@ impl Viewer<'_> {
         self.events.len() as u64 >= wanted && self.picture.is_some()
     }
 
-    fn say(&self, line: &str) {
+    /// Prints a line; an error if nobody reads any more.
+    fn say(&self, line: &str) -> Outcome {
         if !self.quiet {
-            println!("{line}");
+            writeln!(std::io::stdout(), "{line}")?;
         }
+        Ok(())
     }
 }
 
