@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use kinglet_agent::DrawRequest;
 use kinglet_container::atomic;
+use kinglet_model::Picture;
 use serde_json::json;
 
 use crate::bar::Bar;
@@ -14,52 +15,35 @@ use crate::failure::Outcome;
 use crate::model;
 
 pub(crate) fn run(cli: &Cli, args: &DrawArgs) -> Outcome {
-    let source = model::open(cli.model.as_deref())?;
-    let model = model::load(&source)?;
-    let request = request(&args.prompt, &args.options);
-    let started = Instant::now();
-    let mut bar = Bar::new("drawing");
-    let drawn = engine::draw(&model, &request, args.options.think, &mut |done, all| {
-        bar.show(done, all);
-        ControlFlow::Continue(())
-    })?;
-    drop(bar);
-    deliver(
-        cli,
-        &args.options,
-        &request,
-        &source.config.name,
-        &drawn,
-        started,
-    )
+    make(cli, &args.prompt, None, &args.options)
 }
 
 pub(crate) fn edit(cli: &Cli, args: &EditArgs) -> Outcome {
     let picture = super::picture(&args.image)?;
+    make(cli, &args.instruction, Some(&picture), &args.options)
+}
+
+/// Draws, or changes `picture`.
+fn make(cli: &Cli, prompt: &str, picture: Option<&Picture>, options: &DrawingArgs) -> Outcome {
     let source = model::open(cli.model.as_deref())?;
     let model = model::load(&source)?;
-    let request = request(&args.instruction, &args.options);
+    let request = request(prompt, options);
     let started = Instant::now();
-    let mut bar = Bar::new("editing");
-    let drawn = engine::edit(
-        &model,
-        &picture,
-        &request,
-        args.options.think,
-        &mut |done, all| {
-            bar.show(done, all);
-            ControlFlow::Continue(())
-        },
-    )?;
+    let mut bar = Bar::new(if picture.is_some() {
+        "editing"
+    } else {
+        "drawing"
+    });
+    let mut progress = |done, all| {
+        bar.show(done, all);
+        ControlFlow::Continue(())
+    };
+    let drawn = match picture {
+        None => engine::draw(&model, &request, options.think, &mut progress)?,
+        Some(picture) => engine::edit(&model, picture, &request, options.think, &mut progress)?,
+    };
     drop(bar);
-    deliver(
-        cli,
-        &args.options,
-        &request,
-        &source.config.name,
-        &drawn,
-        started,
-    )
+    deliver(cli, options, &request, &source.config.name, &drawn, started)
 }
 
 fn request(prompt: &str, options: &DrawingArgs) -> DrawRequest {
