@@ -7,8 +7,9 @@ use kinglet_container::gguf::{Value, Writer};
 use kinglet_container::{Tensor, TensorType};
 use kinglet_kernels::blocks::{decode_row, encode_row};
 use kinglet_kernels::{Format, Scalar};
-use kinglet_model::linear::format_of;
-use kinglet_model::{Model, Source, metadata, names};
+use kinglet_model::autoencoder::Autoencoder;
+use kinglet_model::linear::{Loader, format_of};
+use kinglet_model::{Model, Source, metadata, names, preview};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -64,6 +65,7 @@ pub fn compress(
     if let Some(problem) = Model::audit(source, &Scalar).into_iter().next() {
         return Err(problem.into());
     }
+    let preview = preview_of(source)?;
     let plan = plan(source, recipe)?;
     let total = plan.iter().map(Item::source_bytes).sum();
 
@@ -102,7 +104,7 @@ pub fn compress(
     report.bits_per_weight = report.bytes as f64 * 8.0 / report.parameters.max(1) as f64;
 
     let sha256 = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
-    let metadata = describe(source, recipe, &report, sha256);
+    let metadata = describe(source, recipe, preview, &report, sha256);
     let tensors: Vec<(String, TensorType, Vec<usize>)> = plan
         .iter()
         .map(|item| (item.name.clone(), kind(&item.choice), item.shape.clone()))
@@ -119,6 +121,20 @@ pub fn compress(
     Ok(report)
 }
 
+/// The map of previews: the source's own, or one fitted on its autoencoder.
+fn preview_of(source: &Source) -> Result<Vec<f32>> {
+    if let Some(map) = &source.config.latent.preview {
+        return Ok(map.clone());
+    }
+    let loader = Loader {
+        device: &Scalar,
+        source,
+        audit: None,
+    };
+    let autoencoder = Autoencoder::load(loader, &source.config)?;
+    Ok(preview::fit(&Scalar, &autoencoder, &source.config)?)
+}
+
 fn kind(choice: &Choice) -> TensorType {
     match choice.format {
         Format::F32 => TensorType::F32,
@@ -131,10 +147,12 @@ fn kind(choice: &Choice) -> TensorType {
 fn describe(
     source: &Source,
     recipe: &Recipe,
+    preview: Vec<f32>,
     report: &Report,
     sha256: String,
 ) -> Vec<(String, Value)> {
     let mut config = source.config.clone();
+    config.latent.preview = Some(preview);
     if let Some(name) = &recipe.about.name {
         config.name.clone_from(name);
     }

@@ -186,8 +186,7 @@ fn a_drawing_is_asked_for_watched_and_delivered() {
     let _agent = start(folder.path());
     viewer.json(STATUS);
 
-    let payload =
-        r#"{"id": "d1", "args": {"prompt": "a cat on a blue background", "steps": 6, "seed": 1}}"#;
+    let payload = r#"{"id": "d1", "args": {"prompt": "a cat on a blue background", "steps": 6, "seed": 1, "preview": true}}"#;
     viewer.ask("kinglet/porch/command/draw", payload, "answers/d1", b"me");
     let mut steps = Vec::new();
     let mut picture = None;
@@ -205,6 +204,10 @@ fn a_drawing_is_asked_for_watched_and_delivered() {
         match answer["step"].as_u64() {
             Some(step) => {
                 assert_eq!(answer["of"], 6);
+                let preview = answer["preview"].as_str().expect("it was asked for");
+                let preview = base64::engine::general_purpose::STANDARD.decode(preview);
+                let preview = kinglet_model::Picture::decode(&preview.unwrap()).unwrap();
+                assert_eq!((preview.width(), preview.height()), (14, 14));
                 steps.push(step);
             }
             None => break answer,

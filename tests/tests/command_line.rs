@@ -182,6 +182,73 @@ fn the_same_seed_gives_the_same_picture() {
 }
 
 #[test]
+fn a_preview_is_like_the_picture_that_comes_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let (out, preview) = (path("out.png"), path("preview.png"));
+    let arguments = [
+        "draw",
+        "a strawberry on a blue background",
+        "--seed",
+        "3",
+        "-o",
+        &out,
+        "--preview",
+        &preview,
+    ];
+    let (code, _, stderr) = program::run(&arguments);
+    assert_eq!(code, 0, "{stderr}");
+    let read = |path: &str| {
+        let bytes = std::fs::read(path).unwrap();
+        kinglet_model::Picture::decode(&bytes).unwrap()
+    };
+    let (picture, preview) = (read(&out), read(&preview));
+    let cell = picture.width() / preview.width();
+    assert_eq!(preview.height() * cell, picture.height());
+    // The preview against the mean colours of the picture, as it lies and upside down.
+    let (mut off, mut upside_down) = (0.0, 0.0);
+    for (at, byte) in preview.rgb().iter().enumerate() {
+        let (pixel, colour) = (at / 3, at % 3);
+        let mean = |row: usize| {
+            let sum: f64 = (0..cell * cell)
+                .map(|i| {
+                    let y = row * cell + i / cell;
+                    let x = pixel % preview.width() * cell + i % cell;
+                    f64::from(picture.rgb()[(y * picture.width() + x) * 3 + colour])
+                })
+                .sum();
+            sum / (cell * cell) as f64
+        };
+        let row = pixel / preview.width();
+        off += (f64::from(*byte) - mean(row)).abs();
+        upside_down += (f64::from(*byte) - mean(preview.height() - 1 - row)).abs();
+    }
+    let n = preview.rgb().len() as f64;
+    println!(
+        "mean error {:.1} levels, {:.1} upside down",
+        off / n,
+        upside_down / n
+    );
+    assert!(off / n < 20.0 && off < 0.5 * upside_down);
+
+    let missing = path("missing/preview.png");
+    let out = path("second.png");
+    refused(
+        &[
+            "draw",
+            "a cat",
+            "--steps",
+            "2",
+            "-o",
+            &out,
+            "--preview",
+            &missing,
+        ],
+        &["preview.png"],
+    );
+}
+
+#[test]
 fn wrong_usage_has_its_own_exit_code() {
     for arguments in [
         &["sing"][..],

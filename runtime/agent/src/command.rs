@@ -105,6 +105,8 @@ struct DrawArgs {
     steps: Option<usize>,
     guidance: Option<f32>,
     seed: Option<u64>,
+    #[serde(default)]
+    preview: bool,
 }
 
 #[derive(Deserialize)]
@@ -117,6 +119,8 @@ struct EditArgs {
     steps: Option<usize>,
     guidance: Option<f32>,
     seed: Option<u64>,
+    #[serde(default)]
+    preview: bool,
 }
 
 /// What is asked when a command names no question.
@@ -223,6 +227,7 @@ fn edit(args: EditArgs) -> Result<Action, String> {
         steps: args.steps,
         guidance: args.guidance,
         seed: args.seed,
+        preview: args.preview,
     })?;
     Ok(Action::Edit { request, look })
 }
@@ -244,6 +249,7 @@ fn request(args: DrawArgs) -> Result<DrawRequest, String> {
         steps: args.steps,
         guidance: args.guidance,
         seed: args.seed,
+        preview: args.preview,
     })
 }
 

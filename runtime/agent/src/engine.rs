@@ -48,7 +48,23 @@ pub struct DrawRequest {
     pub guidance: Option<f32>,
     /// Where the noise comes from.
     pub seed: Option<u64>,
+    /// Whether progress carries a small picture of how far it is.
+    pub preview: bool,
 }
+
+/// A step of a drawing that has been taken.
+#[derive(Clone, Copy)]
+pub struct Step<'a> {
+    /// Steps done, from 1.
+    pub done: usize,
+    /// All steps.
+    pub of: usize,
+    /// Makes a small picture of how far it is; none where the model cannot.
+    pub preview: &'a dyn Fn() -> Option<Picture>,
+}
+
+/// Gets each step of a drawing, and may stop it.
+pub type Progress<'a> = &'a mut dyn FnMut(Step<'_>) -> ControlFlow<()>;
 
 /// Sees and draws. Both block while they compute; the agent calls them from a thread of its own.
 /// Work is cancelled by returning [`ControlFlow::Break`] from its callback.
@@ -67,15 +83,11 @@ pub trait Engine: Send + Sync {
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<String, EngineError>;
 
-    /// Draws a picture. `progress` gets the steps done and all steps, after each.
+    /// Draws a picture. `progress` gets each step.
     ///
     /// # Errors
     /// [`EngineError`].
-    fn draw(
-        &self,
-        request: &DrawRequest,
-        progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
-    ) -> Result<Picture, EngineError>;
+    fn draw(&self, request: &DrawRequest, progress: Progress<'_>) -> Result<Picture, EngineError>;
 
     /// Changes a picture; the request's prompt is the instruction.
     ///
@@ -85,6 +97,6 @@ pub trait Engine: Send + Sync {
         &self,
         picture: &Picture,
         request: &DrawRequest,
-        progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+        progress: Progress<'_>,
     ) -> Result<Picture, EngineError>;
 }

@@ -34,6 +34,6 @@ pub mod worker;
 
 pub use agent::Agent;
 pub use config::Config;
-pub use engine::{DrawRequest, Engine, EngineError, ModelInfo, Question};
+pub use engine::{DrawRequest, Engine, EngineError, ModelInfo, Progress, Question, Step};
 pub use error::{AgentError, Result};
 pub use frame::{Frame, Picture};

@@ -89,6 +89,9 @@ pub enum Reply {
         step: usize,
         /// All steps.
         of: usize,
+        /// A small PNG in base64 of how far it is, if it was asked for.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        preview: Option<String>,
     },
     /// It is done.
     Result {

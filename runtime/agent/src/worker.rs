@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
+use base64::Engine as _;
 use serde_json::Value;
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
 
 use crate::command::{Action, Command, Look, ReplyTo};
 use crate::config::{Publish, WatchConfig};
-use crate::engine::{Engine, EngineError, Question};
+use crate::engine::{DrawRequest, Engine, EngineError, Progress, Question, Step};
 use crate::frame::{Frame, Picture};
 use crate::message::{Event, EventType, Outcome, Reply, Timing, json, rfc3339};
 use crate::outbox::{Class, Header, Message, Outbox};
@@ -46,9 +47,6 @@ pub enum Job {
         since: Instant,
     },
 }
-
-/// Gets the steps done and all steps.
-type Progress<'a> = &'a mut dyn FnMut(usize, usize) -> ControlFlow<()>;
 
 /// Computes.
 pub(crate) struct Worker {
@@ -154,11 +152,11 @@ impl Worker {
         } else {
             match &command.action {
                 Action::See { question, look } => self.answer(reply, question, look, since),
-                Action::Draw(request) => self.drawing(reply, since, &mut |progress| {
+                Action::Draw(request) => self.drawing(reply, request, since, &mut |progress| {
                     self.engine.draw(request, progress)
                 }),
                 Action::Edit { request, look } => match self.find(look) {
-                    Ok(picture) => self.drawing(reply, since, &mut |progress| {
+                    Ok(picture) => self.drawing(reply, request, since, &mut |progress| {
                         self.engine.edit(&picture, request, progress)
                     }),
                     Err(e) => vec![refusal(&self.topics, reply, &e)],
@@ -196,25 +194,30 @@ impl Worker {
     fn drawing(
         &self,
         reply: &ReplyTo,
+        request: &DrawRequest,
         since: Instant,
         work: &mut dyn FnMut(Progress<'_>) -> Result<Picture, EngineError>,
     ) -> Vec<Message> {
         let started = Instant::now();
-        let mut progress = |step, of| {
+        let mut progress = |step: Step<'_>| {
             let payload = Reply::Progress {
                 id: reply.id.clone(),
-                step,
-                of,
+                step: step.done,
+                of: step.of,
+                preview: request
+                    .preview
+                    .then(|| encoded((step.preview)()?))
+                    .flatten(),
             };
             // Progress that finds no room is not missed.
             let _ = self.progress.try_send(to(&self.topics, reply, &payload));
             self.go_on()
         };
         let drawn = guarded(|| work(&mut progress));
-        let encoded = drawn
+        let png = drawn
             .map_err(|e| e.to_string())
             .and_then(|picture| picture.to_png());
-        match encoded {
+        match png {
             Ok(png) => {
                 let timing = timing(since, started, "draw");
                 let topic = self.topics.image(&reply.id);
@@ -323,6 +326,12 @@ fn picture(topic: &str, content_type: &str, retain: bool, payload: Vec<u8>) -> M
         },
         payload,
     }
+}
+
+/// A picture as a PNG file in base64.
+fn encoded(picture: Picture) -> Option<String> {
+    let png = picture.to_png().ok()?;
+    Some(base64::engine::general_purpose::STANDARD.encode(png))
 }
 
 /// A panic in an engine costs the job, not the agent.

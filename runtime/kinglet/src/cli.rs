@@ -120,6 +120,9 @@ pub(crate) struct DrawingArgs {
     /// Let the model think in words first.
     #[arg(long)]
     pub(crate) think: bool,
+    /// Write a small picture of how far it is here, again after every step.
+    #[arg(long, value_name = "PNG")]
+    pub(crate) preview: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

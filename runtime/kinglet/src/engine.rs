@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use kinglet_agent as agent;
-use kinglet_agent::{DrawRequest, Engine, EngineError, ModelInfo, Question};
+use kinglet_agent::{DrawRequest, Engine, EngineError, ModelInfo, Progress, Question};
 use kinglet_kernels::Device;
 use kinglet_model::recipes::{Guides, to_answer};
 use kinglet_model::{DrawOptions, Drawing, Model, ModelError, Picture, WriteOptions};
@@ -35,7 +35,7 @@ impl<D: Device> Engine for ModelEngine<D> {
     fn draw(
         &self,
         request: &DrawRequest,
-        progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+        progress: Progress<'_>,
     ) -> Result<agent::Picture, EngineError> {
         let drawn = draw(&self.model, request, false, progress).map_err(refused)?;
         Ok(to_agent(&drawn.picture))
@@ -45,7 +45,7 @@ impl<D: Device> Engine for ModelEngine<D> {
         &self,
         picture: &agent::Picture,
         request: &DrawRequest,
-        progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+        progress: Progress<'_>,
     ) -> Result<agent::Picture, EngineError> {
         let picture = from_agent(picture)?;
         let drawn = edit(&self.model, &picture, request, false, progress).map_err(refused)?;
@@ -99,7 +99,7 @@ pub(crate) fn draw<D: Device>(
     model: &Arc<Model<D>>,
     request: &DrawRequest,
     think: bool,
-    progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    progress: Progress<'_>,
 ) -> Result<Drawn, ModelError> {
     let options = options(model, request, DrawOptions::defaults(&model.config))?;
     let guides = Guides::to_draw(model, &request.prompt, think)?;
@@ -112,7 +112,7 @@ pub(crate) fn edit<D: Device>(
     picture: &Picture,
     request: &DrawRequest,
     think: bool,
-    progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    progress: Progress<'_>,
 ) -> Result<Drawn, ModelError> {
     let size = picture.size_by(&model.config.latent.rule);
     let options = options(
@@ -143,7 +143,7 @@ fn finish<D: Device>(
     mut guides: Guides<D>,
     options: &DrawOptions,
     think: bool,
-    progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    progress: Progress<'_>,
 ) -> Result<Drawn, ModelError> {
     let thought = if think {
         let write = WriteOptions::greedy(MOST_TOKENS);
@@ -152,8 +152,13 @@ fn finish<D: Device>(
         None
     };
     let mut drawing = Drawing::new(&guides, options)?;
-    let steps = options.steps();
-    drawing.run(&mut |done| progress(done, steps))?;
+    drawing.run(&mut |step| {
+        progress(agent::Step {
+            done: step.done,
+            of: step.of,
+            preview: &|| step.preview().ok().flatten().as_ref().map(to_agent),
+        })
+    })?;
     Ok(Drawn {
         picture: drawing.picture()?,
         thought,

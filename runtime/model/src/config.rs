@@ -1,6 +1,7 @@
 //! Every size and default of a model.
 
 use crate::error::{ModelError, Result};
+use crate::preview;
 
 /// A whole model.
 #[derive(Debug, Clone, PartialEq)]
@@ -145,6 +146,8 @@ pub struct LatentConfig {
     pub groups: usize,
     /// How pictures are resized for this encoder.
     pub rule: PictureRule,
+    /// The map from latents to colours ([`crate::preview`]), if the container has one.
+    pub preview: Option<Vec<f32>>,
 }
 
 impl LatentConfig {
@@ -315,6 +318,13 @@ impl Config {
             if !stride.is_multiple_of(unit) {
                 let text = format!("a multiple of {unit} is expected");
                 return Err(refuse(source, field, stride, &text));
+            }
+        }
+        if let Some(map) = &a.preview {
+            let expected = preview::values(a);
+            if map.len() != expected || map.iter().any(|v| !v.is_finite()) {
+                let text = format!("{expected} finite numbers are expected");
+                return Err(refuse(source, "the map of previews", map.len(), &text));
             }
         }
         let d = &self.draw;

@@ -305,6 +305,7 @@ fn config(
                     max_pixels: MAX_PIXELS,
                 },
             ),
+            preview: None,
         },
         draw: DrawConfig {
             timesteps: or(defaults, "draw.num_timesteps", top.draw.num_timesteps, 50),

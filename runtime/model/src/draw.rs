@@ -9,6 +9,7 @@ use crate::config::{Config, Renorm};
 use crate::context::Context;
 use crate::error::{ModelError, Result};
 use crate::picture::Picture;
+use crate::preview;
 use crate::recipes::Guides;
 use crate::sampling::normal;
 use crate::schedule::timesteps;
@@ -149,6 +150,38 @@ pub struct Drawing<'a, D: Device> {
     x: D::Buffer,
 }
 
+/// A step that has been taken.
+pub struct Step<'s, 'a, D: Device> {
+    /// Steps done, from 1.
+    pub done: usize,
+    /// All steps.
+    pub of: usize,
+    drawing: &'s Drawing<'a, D>,
+    velocity: D::Buffer,
+}
+
+impl<D: Device> Step<'_, '_, D> {
+    /// What the picture would be if the velocity stayed as it is, one pixel a latent pixel; none
+    /// where the model has no map for it. Costs a copy of the latents.
+    ///
+    /// # Errors
+    /// What the device refuses.
+    pub fn preview(&self) -> Result<Option<Picture>> {
+        let drawing = self.drawing;
+        let model = drawing.main.context.model();
+        let latent = &model.config.latent;
+        let Some(map) = &latent.preview else {
+            return Ok(None);
+        };
+        let d = &model.device;
+        let mut end = d.copy(&drawing.x)?;
+        d.add_scaled(&mut end, -drawing.times[self.done], &self.velocity)?;
+        let (rows, columns) = drawing.grid;
+        let latents = d.download(&model.latents.unpack(d, &end, rows, columns)?)?;
+        preview::picture(map, &latents, columns * latent.patch, rows * latent.patch).map(Some)
+    }
+}
+
 /// One context of a drawing, and what it remembers of its passes.
 struct Pass<'a, D: Device> {
     context: &'a Context<D>,
@@ -268,14 +301,23 @@ impl<'a, D: Device> Drawing<'a, D> {
         Ok(velocity)
     }
 
-    /// Takes all steps. `progress` gets the steps done and may stop; the contexts stay usable.
+    /// Takes all steps. `progress` gets each when it is done and may stop; the contexts stay usable.
     ///
     /// # Errors
     /// [`ModelError::Cancelled`] if `progress` stopped it.
-    pub fn run(&mut self, progress: &mut dyn FnMut(usize) -> ControlFlow<()>) -> Result<()> {
+    pub fn run(
+        &mut self,
+        progress: &mut dyn FnMut(&Step<'_, '_, D>) -> ControlFlow<()>,
+    ) -> Result<()> {
         for i in 0..self.options.steps() {
-            self.step(i)?;
-            if progress(i + 1).is_break() {
+            let velocity = self.step(i)?;
+            let step = Step {
+                done: i + 1,
+                of: self.options.steps(),
+                drawing: self,
+                velocity,
+            };
+            if progress(&step).is_break() {
                 return Err(ModelError::Cancelled);
             }
         }

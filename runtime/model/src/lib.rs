@@ -12,6 +12,7 @@
 //! - [`model`]: [`Model`], all of it on one device.
 //! - [`context`]: [`Context`], a KV cache that only grows: push text and pictures, write text, fork.
 //! - [`schedule`], [`draw`]: flow matching: timesteps, guidance, the Euler loop.
+//! - [`preview`]: a small picture of a drawing that is not done.
 //! - [`recipes`]: the contexts that a drawing, an edit and a thought need.
 //! - [`observe`]: looking at inner results (golden vectors, calibration).
 //!
@@ -32,6 +33,7 @@ pub mod model;
 pub mod names;
 pub mod observe;
 pub mod picture;
+pub mod preview;
 pub mod recipes;
 mod sampling;
 pub mod schedule;
@@ -42,7 +44,7 @@ pub mod vision;
 
 pub use config::Config;
 pub use context::{Context, Sampling, WriteOptions, Written};
-pub use draw::{DrawOptions, Drawing, Guidance};
+pub use draw::{DrawOptions, Drawing, Guidance, Step};
 pub use error::{ModelError, Result};
 pub use model::Model;
 pub use picture::Picture;

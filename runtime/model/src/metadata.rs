@@ -81,6 +81,10 @@ pub fn write(config: &Config) -> Vec<(String, Value)> {
     put("latent.scale_factor", a.scale.into());
     put("latent.shift_factor", a.shift.into());
     put("latent.group_count", size(a.groups));
+    if let Some(map) = &a.preview {
+        let values = map.iter().map(|v| (*v).into()).collect();
+        put("latent.preview", Value::Array(values));
+    }
 
     for (part, rule) in [("vision", v.rule), ("latent", a.rule)] {
         put(&format!("{part}.picture_max"), size(rule.max));
@@ -157,6 +161,7 @@ pub fn read(gguf: &Gguf) -> Result<Config> {
             shift: reader.float("latent.shift_factor")?,
             groups: reader.size("latent.group_count")?,
             rule: reader.rule("latent")?,
+            preview: reader.preview()?,
         },
         draw: DrawConfig {
             timesteps: reader.size("draw.timesteps")?,
@@ -242,6 +247,18 @@ impl Reader<'_> {
             Some(())
         })?;
         Ok(layers)
+    }
+
+    /// The map of previews; a container may have none.
+    fn preview(&self) -> Result<Option<Vec<f32>>> {
+        let key = "latent.preview";
+        if self.gguf.find(&format!("{ARCHITECTURE}.{key}")).is_none() {
+            return Ok(None);
+        }
+        self.get(key, "an array of floats", |v| {
+            v.as_array()?.iter().map(Value::as_f32).collect()
+        })
+        .map(Some)
     }
 
     fn pair(&self, key: &str) -> Result<(f32, f32)> {

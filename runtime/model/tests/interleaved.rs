@@ -93,8 +93,8 @@ fn several_drawings_from_one_context_equal_separate_runs_even_after_a_cancelled_
     let shared = guides();
     let mut cancelled = Drawing::new(&shared, &options).unwrap();
     let mut steps = 0;
-    let stopped = cancelled.run(&mut |done| {
-        steps = done;
+    let stopped = cancelled.run(&mut |step| {
+        steps = step.done;
         ControlFlow::Break(())
     });
     assert!(matches!(stopped, Err(ModelError::Cancelled)));

@@ -1,9 +1,10 @@
 //! `kinglet draw` and `kinglet edit`: make a picture.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::time::Instant;
 
-use kinglet_agent::DrawRequest;
+use kinglet_agent::{DrawRequest, Step};
 use kinglet_container::atomic;
 use kinglet_model::Picture;
 use serde_json::json;
@@ -11,7 +12,7 @@ use serde_json::json;
 use crate::bar::Bar;
 use crate::cli::{Cli, DrawArgs, DrawingArgs, EditArgs};
 use crate::engine::{self, Drawn};
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::model;
 
 pub(crate) fn run(cli: &Cli, args: &DrawArgs) -> Outcome {
@@ -34,16 +35,38 @@ fn make(cli: &Cli, prompt: &str, picture: Option<&Picture>, options: &DrawingArg
     } else {
         "drawing"
     });
-    let mut progress = |done, all| {
-        bar.show(done, all);
+    if options.preview.is_some() && source.config.latent.preview.is_none() {
+        let reason = "the model has no map for previews; kinglet compress makes one";
+        return Err(Failure::new(reason));
+    }
+    let mut unwritten = None;
+    let mut progress = |step: Step<'_>| {
+        bar.show(step.done, step.of);
+        if let Some(path) = &options.preview
+            && let Err(e) = write_preview(path, step)
+        {
+            unwritten = Some(e);
+            return ControlFlow::Break(());
+        }
         ControlFlow::Continue(())
     };
     let drawn = match picture {
-        None => engine::draw(&model, &request, options.think, &mut progress)?,
-        Some(picture) => engine::edit(&model, picture, &request, options.think, &mut progress)?,
+        None => engine::draw(&model, &request, options.think, &mut progress),
+        Some(picture) => engine::edit(&model, picture, &request, options.think, &mut progress),
     };
     drop(bar);
+    if let Some(e) = unwritten {
+        return Err(e);
+    }
+    let drawn = drawn?;
     deliver(cli, options, &request, &source.config.name, &drawn, started)
+}
+
+fn write_preview(path: &Path, step: Step<'_>) -> Outcome {
+    if let Some(picture) = (step.preview)() {
+        atomic::write(path, &picture.to_png().map_err(Failure::new)?)?;
+    }
+    Ok(())
 }
 
 fn request(prompt: &str, options: &DrawingArgs) -> DrawRequest {
@@ -53,6 +76,7 @@ fn request(prompt: &str, options: &DrawingArgs) -> DrawRequest {
         steps: options.steps,
         guidance: options.guidance,
         seed: options.seed,
+        preview: options.preview.is_some(),
     }
 }
 
