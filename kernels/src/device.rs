@@ -100,6 +100,34 @@ impl ConvShape {
     }
 }
 
+/// Means and variances of the groups of a picture's channels, which can be joined from parts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GroupMoments {
+    /// Values in a group.
+    pub count: f64,
+    /// The mean of each group.
+    pub mean: Vec<f64>,
+    /// The sum of squared distances to the mean, of each group.
+    pub squares: Vec<f64>,
+}
+
+impl GroupMoments {
+    /// The moments of both parts together (Chan, Golub and LeVeque, 1979).
+    #[must_use]
+    pub fn join(&self, other: &GroupMoments) -> Self {
+        let count = self.count + other.count;
+        let share = other.count / count.max(1.0);
+        let mut joined = self.clone();
+        joined.count = count;
+        for (g, (mean, squares)) in other.mean.iter().zip(&other.squares).enumerate() {
+            let apart = mean - self.mean[g];
+            joined.mean[g] += apart * share;
+            joined.squares[g] += squares + apart * apart * self.count * share;
+        }
+        joined
+    }
+}
+
 /// Over what a norm is taken when a guided velocity is scaled back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RenormSpan {
@@ -121,6 +149,8 @@ pub trait Device: Send + Sync + 'static {
     type Weight: Send + Sync;
     /// Keys and values of a run of tokens in one layer.
     type Cache: Send + Sync;
+    /// A matrix in half precision, that waits to be used.
+    type Half: Send + Sync;
 
     /// What this device is, for logs: instruction set and threads.
     fn describe(&self) -> String;
@@ -142,6 +172,11 @@ pub trait Device: Send + Sync + 'static {
     fn shape(&self, x: &Self::Buffer) -> (usize, usize);
     /// The same values in rows of `cols`.
     fn reshape(&self, x: Self::Buffer, cols: usize) -> Result<Self::Buffer>;
+
+    /// A matrix in half precision (with a factor, so that large values fit).
+    fn halve(&self, x: &Self::Buffer) -> Result<Self::Half>;
+    /// A matrix back from half precision.
+    fn restore(&self, x: &Self::Half) -> Result<Self::Buffer>;
 
     /// `x W^T + b`: `[n, cols] -> [n, rows]`, `w` being `[rows, cols]` and `bias` `[1, rows]`.
     fn matmul(
@@ -188,14 +223,16 @@ pub trait Device: Send + Sync + 'static {
         b: &Self::Weight,
         eps: f32,
     ) -> Result<Self::Buffer>;
-    /// Group norm of a picture `[pixels, channels]` with weight and bias, then `x * sigmoid(x)` if
-    /// `swish`.
+    /// The moments of a picture's groups of channels, `[pixels, channels]`, for its group norm.
+    fn group_moments(&self, x: &Self::Buffer, groups: usize) -> Result<GroupMoments>;
+    /// Group norm of a picture `[pixels, channels]`, or of a part of one, by the whole one's moments,
+    /// with weight and bias, then `x * sigmoid(x)` if `swish`.
     fn group_norm(
         &self,
         x: &Self::Buffer,
+        moments: &GroupMoments,
         w: &Self::Weight,
         b: &Self::Weight,
-        groups: usize,
         eps: f32,
         swish: bool,
     ) -> Result<Self::Buffer>;

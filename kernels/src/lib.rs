@@ -16,7 +16,9 @@ pub mod error;
 pub mod format;
 pub mod scalar;
 
-pub use device::{AttentionShape, ConvShape, Device, Expert, Mask, RenormSpan, WeightData};
+pub use device::{
+    AttentionShape, ConvShape, Device, Expert, GroupMoments, Mask, RenormSpan, WeightData,
+};
 pub use error::{KernelError, Result};
 pub use format::Format;
 pub use scalar::Scalar;

@@ -6,6 +6,7 @@
 mod attention;
 mod conv;
 mod elementwise;
+mod half;
 mod matmul;
 mod mixture;
 mod norm;
@@ -13,9 +14,12 @@ mod norm;
 mod tests;
 
 use bytes::Bytes;
+pub use half::HalfMatrix;
 
 use crate::blocks::decode_row;
-use crate::device::{AttentionShape, ConvShape, Device, Expert, RenormSpan, WeightData};
+use crate::device::{
+    AttentionShape, ConvShape, Device, Expert, GroupMoments, RenormSpan, WeightData,
+};
 use crate::error::{KernelError, Result, product, same};
 use crate::format::Format;
 
@@ -91,6 +95,7 @@ impl Device for Scalar {
     type Buffer = Matrix;
     type Weight = Stored;
     type Cache = KeysValues;
+    type Half = HalfMatrix;
 
     fn describe(&self) -> String {
         format!("scalar f32, {} threads", rayon::current_num_threads())
@@ -155,6 +160,14 @@ impl Device for Scalar {
     fn reshape(&self, x: Matrix, cols: usize) -> Result<Matrix> {
         let rows = rows_of("reshape", x.values.len(), cols)?;
         Ok(Matrix { rows, cols, ..x })
+    }
+
+    fn halve(&self, x: &Matrix) -> Result<HalfMatrix> {
+        Ok(half::halve(x))
+    }
+
+    fn restore(&self, x: &HalfMatrix) -> Result<Matrix> {
+        Ok(half::restore(x))
     }
 
     fn matmul(&self, x: &Matrix, w: &Stored, bias: Option<&Stored>) -> Result<Matrix> {
@@ -226,16 +239,20 @@ impl Device for Scalar {
         norm::layer_norm(x, w, b, eps)
     }
 
+    fn group_moments(&self, x: &Matrix, groups: usize) -> Result<GroupMoments> {
+        norm::group_moments(x, groups)
+    }
+
     fn group_norm(
         &self,
         x: &Matrix,
+        moments: &GroupMoments,
         w: &Stored,
         b: &Stored,
-        groups: usize,
         eps: f32,
         swish: bool,
     ) -> Result<Matrix> {
-        norm::group_norm(x, w, b, groups, eps, swish)
+        norm::group_norm(x, moments, w, b, eps, swish)
     }
 
     fn rope(&self, x: &mut Matrix, positions: &[u32], head_dim: usize, theta: f32) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Norms. Sums are taken in f64: a picture's group has up to millions of values.
 
 use super::{Matrix, Stored, elementwise::silu};
-use crate::device::RenormSpan;
+use crate::device::{GroupMoments, RenormSpan};
 use crate::error::{KernelError, Result, same};
 
 pub(super) fn rms_norm(x: &Matrix, w: &Stored, eps: f32) -> Result<Matrix> {
@@ -39,15 +39,53 @@ pub(super) fn layer_norm(x: &Matrix, w: &Stored, b: &Stored, eps: f32) -> Result
     Ok(out)
 }
 
+pub(super) fn group_moments(x: &Matrix, groups: usize) -> Result<GroupMoments> {
+    if groups == 0 || x.cols == 0 || !x.cols.is_multiple_of(groups) {
+        return Err(KernelError::Shape {
+            operation: "group_moments",
+            what: "the number of groups",
+            got: groups,
+            expected: x.cols,
+        });
+    }
+    let width = x.cols / groups;
+    let count = (x.rows * width) as f64;
+    let mut mean = vec![0.0; groups];
+    for row in x.values.chunks_exact(x.cols) {
+        for (sum, group) in mean.iter_mut().zip(row.chunks_exact(width)) {
+            *sum += group.iter().copied().map(f64::from).sum::<f64>();
+        }
+    }
+    for sum in &mut mean {
+        *sum /= count.max(1.0);
+    }
+    let mut squares = vec![0.0; groups];
+    for row in x.values.chunks_exact(x.cols) {
+        for ((sum, mean), group) in squares.iter_mut().zip(&mean).zip(row.chunks_exact(width)) {
+            *sum += group
+                .iter()
+                .map(|v| (f64::from(*v) - mean).powi(2))
+                .sum::<f64>();
+        }
+    }
+    Ok(GroupMoments {
+        count,
+        mean,
+        squares,
+    })
+}
+
 pub(super) fn group_norm(
     x: &Matrix,
+    moments: &GroupMoments,
     w: &Stored,
     b: &Stored,
-    groups: usize,
     eps: f32,
     swish: bool,
 ) -> Result<Matrix> {
-    if groups == 0 || !x.cols.is_multiple_of(groups) {
+    let groups = moments.mean.len();
+    let fits = groups > 0 && x.cols > 0 && x.cols.is_multiple_of(groups);
+    if !fits || moments.squares.len() != groups {
         return Err(KernelError::Shape {
             operation: "group_norm",
             what: "the number of groups",
@@ -58,16 +96,20 @@ pub(super) fn group_norm(
     let weight = w.vector("group_norm weight", x.cols)?;
     let bias = b.vector("group_norm bias", x.cols)?;
     let width = x.cols / groups;
+    let channels: Vec<(f32, f32)> = (0..x.cols)
+        .map(|c| {
+            let g = c / width;
+            let variance = moments.squares[g] / moments.count.max(1.0);
+            let inverse = 1.0 / (variance + f64::from(eps)).sqrt();
+            (moments.mean[g] as f32, inverse as f32)
+        })
+        .collect();
     let mut out = x.clone();
-    for g in 0..groups {
-        let channels = g * width..(g + 1) * width;
-        let values = (0..x.rows).flat_map(|n| x.row(n)[channels.clone()].iter().copied());
-        let (mean, inverse) = moments(values, x.rows * width, eps);
-        for row in out.values.chunks_mut(x.cols) {
-            for c in channels.clone() {
-                let v = (row[c] - mean) * inverse * weight[c] + bias[c];
-                row[c] = if swish { silu(v) } else { v };
-            }
+    for row in out.values.chunks_exact_mut(x.cols) {
+        for (c, v) in row.iter_mut().enumerate() {
+            let (mean, inverse) = channels[c];
+            let normal = (*v - mean) * inverse * weight[c] + bias[c];
+            *v = if swish { silu(normal) } else { normal };
         }
     }
     Ok(out)
