@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kinglet_kernels::{Device, Scalar};
-use kinglet_model::{Model, Source};
+use kinglet_model::config::Part;
+use kinglet_model::{Model, Source, directory};
 use kinglet_tests::{program, root};
 
 fn model(path: &Path) -> Arc<Model<Scalar>> {
@@ -96,6 +97,65 @@ fn a_directory_and_its_gguf_give_the_same_numbers() {
         let again = compressed(&out, "F32", second.path());
         assert!(numbers(&model(&again)) == numbers(&model(&out)));
     }
+}
+
+#[test]
+fn a_directory_comes_back_out_of_its_gguf() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, checkpoint) in [
+        ("dense", root().join("tests/golden/checkpoint")),
+        ("adapted", adapted(folder.path())),
+    ] {
+        let gguf = compressed(&checkpoint, "F32", folder.path());
+        let back = folder.path().join(format!("{name}-back"));
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let export = ["export", &text(&gguf), "-o", &text(&back)];
+        let (code, _, stderr) = program::run(&export);
+        assert_eq!(code, 0, "{stderr}");
+        assert_eq!(program::run(&["inspect", &text(&back)]).0, 0);
+        let (first, last) = (Source::open(&checkpoint), Source::open(&back));
+        let (first, last) = (first.unwrap(), last.unwrap());
+        assert_eq!(first.config.language, last.config.language);
+        assert_eq!(first.config.vision, last.config.vision);
+        assert_eq!(first.config.latent, last.config.latent);
+        assert_eq!(first.config.draw, last.config.draw);
+        assert_eq!(first.tokenizer, last.tokenizer);
+        assert!(last.defaults.is_empty(), "{:?}", last.defaults);
+        assert!(first.tensors.keys().eq(last.tensors.keys()));
+        assert!(numbers(&model(&checkpoint)) == numbers(&model(&back)));
+        // What is there is not overwritten.
+        let (code, _, stderr) = program::run(&export);
+        assert_eq!(code, 1);
+        assert!(stderr.contains("exists"), "{stderr}");
+    }
+}
+
+#[test]
+fn quantized_tensors_and_skipped_layers_survive_in_a_directory() {
+    let folder = tempfile::tempdir().unwrap();
+    let gguf = compressed(&adapted(folder.path()), "Q8_0", folder.path());
+    let mut source = Source::open(&gguf).unwrap();
+    source.config.language.layers[0].skip_understand = Some(Part::Attention);
+    source.config.language.layers[2].skip_generate = Some(Part::Block);
+    let back = folder.path().join("back");
+    directory::write(&source, &back).unwrap();
+    let read = Source::open(&back).unwrap();
+    assert_eq!(read.config.language, source.config.language);
+    let load = |source| numbers(&Model::load(source, Scalar).unwrap());
+    assert!(load(&read) == load(&source));
+    assert_eq!(
+        std::fs::read_dir(folder.path()).unwrap().count(),
+        4,
+        "something was left behind"
+    );
+
+    source.config.language.layers[1].experts.used = 1;
+    let refused = directory::write(&source, &folder.path().join("uneven")).unwrap_err();
+    assert!(
+        refused.to_string().contains("different numbers of experts"),
+        "{refused}"
+    );
+    assert!(!folder.path().join("uneven").exists());
 }
 
 #[test]

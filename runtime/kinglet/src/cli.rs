@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Edit(EditArgs),
     /// Make a smaller container of a checkpoint.
     Compress(CompressArgs),
+    /// Turn a container back into an original BAGEL directory.
+    Export(ExportArgs),
     /// Say what is in a model; exit 0 only if it is sound and whole.
     Inspect(InspectArgs),
 }
@@ -135,6 +137,15 @@ pub(crate) struct CompressArgs {
     /// What is to be done.
     #[arg(long, value_name = "R.toml")]
     pub(crate) recipe: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// A GGUF file; left out: the model that would be used.
+    pub(crate) file: Option<PathBuf>,
+    /// The directory to make.
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) output: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -52,6 +52,7 @@ const TOP: &[(&str, &str)] = &[
 ];
 
 const LANGUAGE_PREFIX: &str = "language_model.model.layers.";
+const LANGUAGE_GGUF: &str = "blk.";
 
 /// Parts of a language layer: original module, GGUF name. The generation twin appends its mark to
 /// the first element of the module's path that carries it (`mlp_moe_gen.gate_proj`).
@@ -116,6 +117,7 @@ const EXPERT: &[(&str, &str)] = &[
 ];
 
 const VISION_PREFIX: &str = "vit_model.vision_model.encoder.layers.";
+const VISION_GGUF: &str = "v.blk.";
 
 const VISION: &[(&str, &str)] = &[
     ("layer_norm1", "ln1"),
@@ -150,13 +152,17 @@ pub fn from_original(name: &str) -> Option<String> {
             let (number, part) = expert.split_once('.')?;
             let number: usize = number.parse().ok()?;
             let (_, gguf) = EXPERT.iter().find(|(original, _)| *original == part)?;
-            return Some(format!("blk.{layer}.{gguf}{suffix}.{number}.{kind}"));
+            return Some(format!(
+                "{LANGUAGE_GGUF}{layer}.{gguf}{suffix}.{number}.{kind}"
+            ));
         }
         return LANGUAGE.iter().find_map(|(und, generation, gguf)| {
             if module == *und {
-                Some(format!("blk.{layer}.{gguf}.{kind}"))
+                Some(format!("{LANGUAGE_GGUF}{layer}.{gguf}.{kind}"))
             } else if module == *generation {
-                Some(format!("blk.{layer}.{gguf}{GENERATION_SUFFIX}.{kind}"))
+                Some(format!(
+                    "{LANGUAGE_GGUF}{layer}.{gguf}{GENERATION_SUFFIX}.{kind}"
+                ))
             } else {
                 None
             }
@@ -164,7 +170,47 @@ pub fn from_original(name: &str) -> Option<String> {
     }
     let (layer, module, kind) = layer(name, VISION_PREFIX)?;
     let (_, gguf) = VISION.iter().find(|(original, _)| *original == module)?;
-    Some(format!("v.blk.{layer}.{gguf}.{kind}"))
+    Some(format!("{VISION_GGUF}{layer}.{gguf}.{kind}"))
+}
+
+/// The name in the original `ema.safetensors` of a tensor with this GGUF name, one expert being
+/// `blk.N.ffn_gate_exps.E.weight`: the inverse of [`from_original`].
+pub fn to_original(name: &str) -> Option<String> {
+    if let Some((original, _)) = TOP.iter().find(|(_, gguf)| *gguf == name) {
+        return Some((*original).to_owned());
+    }
+    if let Some((layer, part, kind)) = layer(name, VISION_GGUF) {
+        let (original, _) = VISION.iter().find(|(_, gguf)| *gguf == part)?;
+        return Some(format!("{VISION_PREFIX}{layer}.{original}.{kind}"));
+    }
+    let (layer, part, kind) = layer(name, LANGUAGE_GGUF)?;
+    if let Some((part, expert)) = part.split_once('.') {
+        let expert: usize = expert.parse().ok()?;
+        let (branch, part) = match part.strip_suffix(GENERATION_SUFFIX) {
+            Some(part) => ("mlp_moe_gen", part),
+            None => ("mlp", part),
+        };
+        let (original, _) = EXPERT.iter().find(|(_, gguf)| *gguf == part)?;
+        return Some(format!(
+            "{LANGUAGE_PREFIX}{layer}.{branch}.experts.{expert}.{original}.{kind}"
+        ));
+    }
+    let module = LANGUAGE.iter().find_map(|(und, generation, gguf)| {
+        if part == *gguf {
+            Some(und)
+        } else if part.strip_suffix(GENERATION_SUFFIX) == Some(*gguf) {
+            Some(generation)
+        } else {
+            None
+        }
+    })?;
+    Some(format!("{LANGUAGE_PREFIX}{layer}.{module}.{kind}"))
+}
+
+/// The name of expert `e` of the joined experts `name`: the inverse of [`split_expert`].
+pub fn expert(name: &str, e: usize) -> String {
+    let part = name.strip_suffix(".weight").unwrap_or(name);
+    format!("{part}.{e}.weight")
 }
 
 /// Whether a GGUF name is that of a layer's joined experts.
@@ -219,11 +265,14 @@ mod tests {
         ];
         for (original, gguf) in cases {
             assert_eq!(from_original(original).as_deref(), Some(gguf));
+            assert_eq!(to_original(gguf).as_deref(), Some(original));
         }
         assert_eq!(
             from_original("language_model.model.layers.x.mlp.up_proj.weight"),
             None
         );
         assert_eq!(from_original("something.else"), None);
+        assert_eq!(to_original("blk.0.ffn_gate_exps.x.weight"), None);
+        assert_eq!(to_original("blk.0.something.weight"), None);
     }
 }

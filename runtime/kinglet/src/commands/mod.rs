@@ -4,6 +4,7 @@ mod compress;
 #[cfg(feature = "demo")]
 mod demo;
 mod draw;
+mod export;
 mod inspect;
 mod run;
 mod see;
@@ -27,6 +28,7 @@ pub(crate) fn run(cli: &Cli) -> Outcome {
         Command::Draw(args) => draw::run(cli, args),
         Command::Edit(args) => draw::edit(cli, args),
         Command::Compress(args) => compress::run(cli, args),
+        Command::Export(args) => export::run(cli, args),
         Command::Inspect(args) => inspect::run(cli, args),
     }
 }

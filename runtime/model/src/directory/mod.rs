@@ -2,85 +2,27 @@
 //!
 //! Fields that the release hard-codes in its scripts have those values as defaults.
 
+mod files;
+mod write;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use kinglet_container::tensors::SafeTensors;
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::config::{
-    Config, DrawConfig, ExpertsConfig, LanguageConfig, LatentConfig, LayerConfig, PictureRule,
-    Renorm, VisionConfig,
+    Config, DrawConfig, ExpertsConfig, LanguageConfig, LatentConfig, LayerConfig, Part,
+    PictureRule, Renorm, VisionConfig,
 };
 use crate::error::{ModelError, Result};
 use crate::names;
 use crate::source::Source;
+use files::{LanguageFile, RuleFile, TopFile, VisionFile};
+pub use write::write;
 
 /// The largest JSON file that is read: a Qwen2.5 tokenizer has 7 MB.
 const LARGEST_JSON: u64 = 64 << 20;
-
-#[derive(Deserialize)]
-struct LanguageFile {
-    hidden_size: usize,
-    intermediate_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    num_key_value_heads: usize,
-    vocab_size: usize,
-    #[serde(default = "context_length")]
-    max_position_embeddings: usize,
-    #[serde(default = "epsilon")]
-    rms_norm_eps: f32,
-    #[serde(default = "rope_theta")]
-    rope_theta: f32,
-    #[serde(default = "shared_experts")]
-    num_shared_experts: usize,
-    #[serde(default = "top_k")]
-    top_k: usize,
-}
-
-#[derive(Deserialize)]
-struct VisionFile {
-    hidden_size: usize,
-    intermediate_size: usize,
-    num_attention_heads: usize,
-    #[serde(default = "patch_size")]
-    patch_size: usize,
-    #[serde(default = "epsilon")]
-    layer_norm_eps: f32,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct TopFile {
-    name: Option<String>,
-    vit_max_num_patch_per_side: Option<usize>,
-    latent_patch_size: Option<usize>,
-    max_latent_size: Option<usize>,
-    vae_config: AutoencoderFile,
-    vae_transform: RuleFile,
-    vit_transform: RuleFile,
-    draw: DrawFile,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct AutoencoderFile {
-    downsample: Option<usize>,
-    z_channels: Option<usize>,
-    num_groups: Option<usize>,
-    scale_factor: Option<f32>,
-    shift_factor: Option<f32>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct RuleFile {
-    max_image_size: Option<usize>,
-    min_image_size: Option<usize>,
-    image_stride: Option<usize>,
-    max_pixels: Option<usize>,
-}
 
 impl RuleFile {
     fn or(&self, defaults: &mut Vec<String>, name: &str, default: PictureRule) -> PictureRule {
@@ -95,17 +37,6 @@ impl RuleFile {
     }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct DrawFile {
-    num_timesteps: Option<usize>,
-    timestep_shift: Option<f32>,
-    cfg_text_scale: Option<f32>,
-    cfg_interval: Option<(f32, f32)>,
-    cfg_renorm_type: Option<String>,
-    cfg_renorm_min: Option<f32>,
-}
-
 /// A value, or the release's own where config.json has none, which is noted.
 fn or<T: std::fmt::Debug>(
     defaults: &mut Vec<String>,
@@ -117,27 +48,6 @@ fn or<T: std::fmt::Debug>(
         defaults.push(format!("{name} = {default:?}"));
         default
     })
-}
-
-fn context_length() -> usize {
-    32_768
-}
-fn epsilon() -> f32 {
-    1e-6
-}
-fn rope_theta() -> f32 {
-    1_000_000.0
-}
-/// The adapted code's own default where the field is absent.
-fn shared_experts() -> usize {
-    1
-}
-/// See [`shared_experts`].
-fn top_k() -> usize {
-    2
-}
-fn patch_size() -> usize {
-    14
 }
 
 /// 14 * 14 * 9 * 1024: the release's bound for both encoders.
@@ -217,6 +127,27 @@ fn config(
             what: format!("the renorm kind \"{name}\" is not known"),
         })?,
     };
+    let mut layers: Vec<LayerConfig> = (0..language.num_hidden_layers.min(LARGEST_LAYERS))
+        .map(|i| layer(&language, tensors, i))
+        .collect();
+    for (field, names, set) in [
+        (
+            "skip_understand",
+            &top.skip_understand,
+            (|l, part| l.skip_understand = part) as fn(&mut LayerConfig, Option<Part>),
+        ),
+        ("skip_generate", &top.skip_generate, |l, part| {
+            l.skip_generate = part;
+        }),
+    ] {
+        let Some(names) = names else { continue };
+        skips(&mut layers, names, set).ok_or_else(|| ModelError::Config {
+            source_name: directory.join("config.json").display().to_string(),
+            field: field.to_owned(),
+            value: format!("{names:?}"),
+            expected: "one of \"\", \"block\", \"attn\", \"mlp\" for each layer".to_owned(),
+        })?;
+    }
     let folder = directory.canonicalize().ok();
     let folder_name = folder.as_deref().and_then(Path::file_name);
     Ok(Config {
@@ -234,9 +165,7 @@ fn config(
             context_length: language.max_position_embeddings,
             rms_epsilon: language.rms_norm_eps,
             rope_base: language.rope_theta,
-            layers: (0..language.num_hidden_layers.min(LARGEST_LAYERS))
-                .map(|i| layer(&language, tensors, i))
-                .collect(),
+            layers,
         },
         vision: VisionConfig {
             blocks,
@@ -364,6 +293,25 @@ fn layer(
     }
 }
 
+/// Sets what layers leave out; none if the names do not fit.
+fn skips(
+    layers: &mut [LayerConfig],
+    names: &[String],
+    set: fn(&mut LayerConfig, Option<Part>),
+) -> Option<()> {
+    if names.len() != layers.len() {
+        return None;
+    }
+    for (layer, name) in layers.iter_mut().zip(names) {
+        let part = match name.as_str() {
+            "" => None,
+            name => Some(Part::from_name(name)?),
+        };
+        set(layer, part);
+    }
+    Some(())
+}
+
 fn text(directory: &Path, file: &str) -> Result<String> {
     let path = directory.join(file);
     let refuse = |reason: String| ModelError::File {
@@ -381,7 +329,7 @@ fn text(directory: &Path, file: &str) -> Result<String> {
     std::fs::read_to_string(&path).map_err(|e| refuse(e.to_string()))
 }
 
-fn json<T: for<'de> Deserialize<'de>>(directory: &Path, file: &str) -> Result<T> {
+fn json<T: DeserializeOwned>(directory: &Path, file: &str) -> Result<T> {
     serde_json::from_str(&text(directory, file)?).map_err(|e| ModelError::File {
         path: directory.join(file).display().to_string(),
         reason: e.to_string(),

@@ -1,0 +1,107 @@
+//! The JSON files of a checkpoint directory.
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct LanguageFile {
+    pub(super) hidden_size: usize,
+    pub(super) intermediate_size: usize,
+    pub(super) num_hidden_layers: usize,
+    pub(super) num_attention_heads: usize,
+    pub(super) num_key_value_heads: usize,
+    pub(super) vocab_size: usize,
+    #[serde(default = "context_length")]
+    pub(super) max_position_embeddings: usize,
+    #[serde(default = "epsilon")]
+    pub(super) rms_norm_eps: f32,
+    #[serde(default = "rope_theta")]
+    pub(super) rope_theta: f32,
+    #[serde(default = "shared_experts")]
+    pub(super) num_shared_experts: usize,
+    #[serde(default = "top_k")]
+    pub(super) top_k: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct VisionFile {
+    pub(super) hidden_size: usize,
+    pub(super) intermediate_size: usize,
+    pub(super) num_attention_heads: usize,
+    #[serde(default = "patch_size")]
+    pub(super) patch_size: usize,
+    #[serde(default = "epsilon")]
+    pub(super) layer_norm_eps: f32,
+}
+
+#[derive(Serialize, Deserialize, Default)]
+#[serde(default)]
+pub(super) struct TopFile {
+    pub(super) name: Option<String>,
+    pub(super) vit_max_num_patch_per_side: Option<usize>,
+    pub(super) latent_patch_size: Option<usize>,
+    pub(super) max_latent_size: Option<usize>,
+    pub(super) vae_config: AutoencoderFile,
+    pub(super) vae_transform: RuleFile,
+    pub(super) vit_transform: RuleFile,
+    pub(super) draw: DrawFile,
+    /// What layers leave out, one entry a layer (see [`LayerConfig`]): a field of Kinglet's own, as
+    /// `name` and `draw` are.
+    ///
+    /// [`LayerConfig`]: crate::config::LayerConfig
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) skip_understand: Option<Vec<String>>,
+    /// See `skip_understand`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) skip_generate: Option<Vec<String>>,
+}
+
+#[derive(Serialize, Deserialize, Default)]
+#[serde(default)]
+pub(super) struct AutoencoderFile {
+    pub(super) downsample: Option<usize>,
+    pub(super) z_channels: Option<usize>,
+    pub(super) num_groups: Option<usize>,
+    pub(super) scale_factor: Option<f32>,
+    pub(super) shift_factor: Option<f32>,
+}
+
+#[derive(Serialize, Deserialize, Default)]
+#[serde(default)]
+pub(super) struct RuleFile {
+    pub(super) max_image_size: Option<usize>,
+    pub(super) min_image_size: Option<usize>,
+    pub(super) image_stride: Option<usize>,
+    pub(super) max_pixels: Option<usize>,
+}
+
+#[derive(Serialize, Deserialize, Default)]
+#[serde(default)]
+pub(super) struct DrawFile {
+    pub(super) num_timesteps: Option<usize>,
+    pub(super) timestep_shift: Option<f32>,
+    pub(super) cfg_text_scale: Option<f32>,
+    pub(super) cfg_interval: Option<(f32, f32)>,
+    pub(super) cfg_renorm_type: Option<String>,
+    pub(super) cfg_renorm_min: Option<f32>,
+}
+
+fn context_length() -> usize {
+    32_768
+}
+fn epsilon() -> f32 {
+    1e-6
+}
+fn rope_theta() -> f32 {
+    1_000_000.0
+}
+/// The adapted code's own default where the field is absent.
+fn shared_experts() -> usize {
+    1
+}
+/// See [`shared_experts`].
+fn top_k() -> usize {
+    2
+}
+fn patch_size() -> usize {
+    14
+}
