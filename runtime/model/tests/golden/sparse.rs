@@ -87,7 +87,7 @@ pub(crate) fn experts(set: &mut Set, source: &Source) {
     ] {
         std::fs::copy(set.root().join(from).join(file), folder.join(file)).unwrap();
     }
-    let sparse = Source::open(&folder).unwrap();
+    let sparse = set.source(&folder);
     std::fs::remove_dir_all(&folder).unwrap();
     for name in set.names("moe/ema.safetensors") {
         let gguf = kinglet_model::names::from_original(&name).unwrap();
@@ -142,9 +142,9 @@ pub(crate) fn experts(set: &mut Set, source: &Source) {
     }
     language_stages(set, UND, "prompt.", seen);
     let expected = ids(set.peek(UND, "decode.next_tokens"));
-    let decoded = decode(&model, &mut context, expected.len());
+    let decoded = decode(&model, &mut context, &expected);
     set.check(UND, "decode.logits", &decoded.logits);
-    set.check_ids(UND, "decode.next_tokens", &decoded.next);
+    set.check_choices(UND, "decode.next_tokens", &decoded.next);
 }
 
 /// Where both branches are sparse, the generation branch comes after the other one.
@@ -187,7 +187,11 @@ pub(crate) fn experts_stage(
                     order
                 })
                 .collect();
-            set.check_ids_if_there(file, &format!("{}.selected_sorted", prefix(layer)), &chosen);
+            set.check_choices_if_there(
+                file,
+                &format!("{}.selected_sorted", prefix(layer)),
+                &chosen,
+            );
         }
         _ => {}
     }

@@ -112,14 +112,16 @@ pub(crate) struct Decoded {
     pub(crate) logits: Vec<f32>,
 }
 
-/// Decodes so many tokens, whatever they are.
-pub(crate) fn decode(model: &Shared, context: &mut Context<Scalar>, steps: usize) -> Decoded {
+/// Decodes as many tokens as the set did. Each step gets the set's token, so that its logits can be
+/// compared even where ours would have been another.
+pub(crate) fn decode(model: &Shared, context: &mut Context<Scalar>, theirs: &[u32]) -> Decoded {
     let mut out = Decoded::default();
-    let mut token = model.tokenizer.text_start;
-    for _ in 0..steps {
+    let start = model.tokenizer.text_start;
+    let mut token = start;
+    for given in std::iter::once(&start).chain(theirs).take(theirs.len()) {
         out.fed.push(token);
         out.positions.push(context.position());
-        let rows = context.push_ids(&[token], &mut None).unwrap();
+        let rows = context.push_ids(&[*given], &mut None).unwrap();
         let step = model.language.logits(&model.device, &rows).unwrap();
         let step = Scalar.download(&step).unwrap();
         let best = |a: usize, b: usize| if step[b] > step[a] { b } else { a };
