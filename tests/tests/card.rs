@@ -25,6 +25,11 @@ fn seeing_reaches_the_card() {
         "background {}",
         marks.background
     );
+    assert!(
+        marks.regions.reaches(Share { right: 40, of: 42 }),
+        "regions {}",
+        marks.regions
+    );
     // A model that always says the same must not pass.
     assert!(marks.naming.of == 43 && marks.naming.right >= 41);
 }

@@ -54,6 +54,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     println!("seeing: lists       {}", seen.lists);
     println!("seeing: counting    {}", seen.counting);
     println!("seeing: background  {}", seen.background);
+    println!("seeing: regions     {}", seen.regions);
     println!("drawing: strict     {}", drawn.strict);
     println!("drawing: plain      {}", drawn.plain);
     println!("drawing: background {}", drawn.background);

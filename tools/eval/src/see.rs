@@ -9,10 +9,14 @@ use crate::share::Share;
 struct Scene {
     file: String,
     objects: Vec<String>,
+    /// Where they are: x and y in pixels.
+    centres: Vec<(usize, usize)>,
     background: String,
     what: String,
     count: String,
 }
+
+const NAMING: &str = "what is in the picture?";
 
 /// The marks for seeing.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -25,7 +29,15 @@ pub struct Marks {
     pub counting: Share,
     /// "what color is the background?"
     pub background: Share,
+    /// "what is in the picture?" about a square around one of several objects (`--region`): that
+    /// object and no other is named, once or (the part and the whole being two pictures) twice.
+    pub regions: Share,
 }
+
+/// Side of a region around an object, in pixels of a scene.
+const REGION: usize = 48;
+/// Side of a scene.
+const SIDE: usize = 112;
 
 /// Asks the program about every scene.
 ///
@@ -44,11 +56,19 @@ pub fn run(program: &Program) -> Result<Marks> {
             let result = program.json(&["see", &file, "--ask", question])?;
             Ok(result["answer"].as_str().unwrap_or_default().to_owned())
         };
-        let named = ask("what is in the picture?")? == scene.what;
+        let named = ask(NAMING)? == scene.what;
         if scene.objects.len() == 1 {
             marks.naming.count(named);
         } else {
             marks.lists.count(named);
+            for (object, (x, y)) in scene.objects.iter().zip(&scene.centres) {
+                let start = |at: &usize| at.saturating_sub(REGION / 2).min(SIDE - REGION);
+                let region = format!("{},{},{REGION},{REGION}", start(x), start(y));
+                let ask = ["see", &file, "--ask", NAMING, "--region", &region];
+                let answer = program.json(&ask)?;
+                let answer = answer["answer"].as_str().unwrap_or_default();
+                marks.regions.count(names_only(answer, object));
+            }
         }
         marks
             .counting
@@ -58,4 +78,27 @@ pub fn run(program: &Program) -> Result<Marks> {
             .count(ask("what color is the background?")? == scene.background);
     }
     Ok(marks)
+}
+
+/// Whether an answer, as "a frog and a frog", names this object and no other.
+fn names_only(answer: &str, object: &str) -> bool {
+    let names = answer.replace(", ", " and ");
+    names.split(" and ").all(|name| {
+        let name = name.strip_prefix("a ").or(name.strip_prefix("an "));
+        name == Some(object)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names_only;
+
+    #[test]
+    fn an_answer_that_names_another_object_does_not_count() {
+        assert!(names_only("an egg", "egg"));
+        assert!(names_only("a frog and a frog", "frog"));
+        for answer in ["", "a frog and an egg", "two frogs", "a bullfrog"] {
+            assert!(!names_only(answer, "frog"), "{answer}");
+        }
+    }
 }
