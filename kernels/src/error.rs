@@ -54,6 +54,9 @@ pub enum KernelError {
         /// Values in a block.
         block: usize,
     },
+    /// A format that is read and not written.
+    #[error("{0} can be read but not yet written")]
+    NoEncoder(Format),
     /// A product of sizes that does not fit the address space.
     #[error("{operation}: {a} x {b} overflows")]
     Overflow {

@@ -4,48 +4,87 @@ use std::fmt;
 
 use crate::error::{KernelError, Result};
 
-/// How the values of a weight are stored. Names and layouts are those of GGUF.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Format {
+macro_rules! formats {
+    ($($(#[$doc:meta])* $name:ident = $values:literal, $bytes:literal, $run:literal;)*) => {
+        /// How the values of a weight are stored. Names and layouts are those of GGUF.
+        #[allow(non_camel_case_types)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Format {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Format {
+            /// Every format that has kernels.
+            pub const ALL: &'static [Format] = &[$(Format::$name),*];
+
+            /// The name that GGUF tools print.
+            pub const fn name(self) -> &'static str {
+                match self { $(Format::$name => stringify!($name),)* }
+            }
+
+            /// Values in one block.
+            pub const fn block_values(self) -> usize {
+                match self { $(Format::$name => $values,)* }
+            }
+
+            /// Bytes of one block.
+            pub const fn block_bytes(self) -> usize {
+                match self { $(Format::$name => $bytes,)* }
+            }
+
+            /// Values that share a scale.
+            pub const fn run_values(self) -> usize {
+                match self { $(Format::$name => $run,)* }
+            }
+        }
+    };
+}
+
+// Values and bytes of a block, values that share a scale.
+formats! {
     /// 32-bit IEEE floats.
-    F32,
+    F32 = 1, 4, 1;
     /// 16-bit IEEE floats.
-    F16,
+    F16 = 1, 2, 1;
     /// The upper half of 32-bit floats.
-    BF16,
-    /// Blocks of 32 signed bytes with one 16-bit scale: 8.5 bits a value.
-    Q8_0,
+    BF16 = 1, 2, 1;
+    /// 4 bits and a scale: 4.5 bits a value.
+    Q4_0 = 32, 18, 32;
+    /// 4 bits, a scale and an offset: 5 bits a value.
+    Q4_1 = 32, 20, 32;
+    /// 5 bits and a scale: 5.5 bits a value.
+    Q5_0 = 32, 22, 32;
+    /// 5 bits, a scale and an offset: 6 bits a value.
+    Q5_1 = 32, 24, 32;
+    /// Signed bytes and a scale: 8.5 bits a value.
+    Q8_0 = 32, 34, 32;
+    /// Super-blocks of 2 bits, with offsets: 2.625 bits a value.
+    Q2_K = 256, 84, 16;
+    /// Super-blocks of 3 bits: 3.4375 bits a value.
+    Q3_K = 256, 110, 16;
+    /// Super-blocks of 4 bits, with offsets: 4.5 bits a value.
+    Q4_K = 256, 144, 32;
+    /// Super-blocks of 5 bits, with offsets: 5.5 bits a value.
+    Q5_K = 256, 176, 32;
+    /// Super-blocks of 6 bits: 6.5625 bits a value.
+    Q6_K = 256, 210, 16;
 }
 
 impl Format {
-    /// Every format that has kernels.
-    pub const ALL: [Format; 4] = [Format::F32, Format::F16, Format::BF16, Format::Q8_0];
-
-    /// The name that GGUF tools print.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Format::F32 => "F32",
-            Format::F16 => "F16",
-            Format::BF16 => "BF16",
-            Format::Q8_0 => "Q8_0",
-        }
+    /// Whether rows can be encoded; all can be decoded.
+    pub const fn can_be_written(self) -> bool {
+        !matches!(
+            self,
+            Format::Q5_1 | Format::Q2_K | Format::Q3_K | Format::Q4_K | Format::Q5_K | Format::Q6_K
+        )
     }
 
-    /// Values in one block.
-    pub const fn block_values(self) -> usize {
-        match self {
-            Format::F32 | Format::F16 | Format::BF16 => 1,
-            Format::Q8_0 => 32,
-        }
-    }
-
-    /// Bytes of one block.
-    pub const fn block_bytes(self) -> usize {
-        match self {
-            Format::F32 => 4,
-            Format::F16 | Format::BF16 => 2,
-            Format::Q8_0 => 34,
-        }
+    /// Whether values have an offset beside their scale.
+    pub const fn has_offset(self) -> bool {
+        matches!(
+            self,
+            Format::Q4_1 | Format::Q5_1 | Format::Q2_K | Format::Q4_K | Format::Q5_K
+        )
     }
 
     /// Bytes of a row of `cols` values.

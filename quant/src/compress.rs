@@ -5,8 +5,8 @@ use std::path::Path;
 
 use kinglet_container::gguf::{Value, Writer};
 use kinglet_container::{Tensor, TensorType};
+use kinglet_kernels::Scalar;
 use kinglet_kernels::blocks::{decode_row, encode_row};
-use kinglet_kernels::{Format, Scalar};
 use kinglet_model::autoencoder::Autoencoder;
 use kinglet_model::linear::{Loader, format_of};
 use kinglet_model::{Model, Source, metadata, names, preview};
@@ -22,7 +22,10 @@ fn file_type(format: &str) -> u32 {
     match format {
         "F32" => 0,
         "F16" => 1,
+        "Q4_0" => 2,
+        "Q4_1" => 3,
         "Q8_0" => 7,
+        "Q5_0" => 8,
         "BF16" => 32,
         // ggml's LLAMA_FTYPE_GUESSED.
         _ => 1024,
@@ -107,8 +110,8 @@ pub fn compress(
     let metadata = describe(source, recipe, preview, &report, sha256);
     let tensors: Vec<(String, TensorType, Vec<usize>)> = plan
         .iter()
-        .map(|item| (item.name.clone(), kind(&item.choice), item.shape.clone()))
-        .collect();
+        .map(|item| Ok((item.name.clone(), kind(&item.choice)?, item.shape.clone())))
+        .collect::<Result<_>>()?;
     let mut writer = Writer::create(out, &metadata, &tensors)?;
     let mut written = 0;
     for item in &plan {
@@ -135,13 +138,12 @@ fn preview_of(source: &Source) -> Result<Vec<f32>> {
     Ok(preview::fit(&Scalar, &autoencoder, &source.config)?)
 }
 
-fn kind(choice: &Choice) -> TensorType {
-    match choice.format {
-        Format::F32 => TensorType::F32,
-        Format::F16 => TensorType::F16,
-        Format::BF16 => TensorType::BF16,
-        Format::Q8_0 => TensorType::Q8_0,
-    }
+fn kind(choice: &Choice) -> Result<TensorType> {
+    let name = choice.format.name();
+    let mut kinds = TensorType::ALL.iter().copied();
+    kinds
+        .find(|kind| kind.name() == name)
+        .ok_or_else(|| QuantError::Recipe(format!("GGUF has no type \"{name}\"")))
 }
 
 fn describe(

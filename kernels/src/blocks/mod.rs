@@ -1,10 +1,15 @@
-//! Decoding and encoding of rows, one file a block format.
+//! Decoding and encoding of rows.
 
-pub mod q8_0;
+mod small;
+mod super_blocks;
+mod unpacked;
+
+pub(crate) use super_blocks::scale_and_offset;
+pub(crate) use unpacked::{MOST_RUNS, Unpacked};
 
 use half::{bf16, f16};
 
-use crate::error::{Result, same};
+use crate::error::{KernelError, Result, same};
 use crate::format::Format;
 
 /// Decodes one row of `bytes` in `format` into `out`.
@@ -34,7 +39,14 @@ pub fn decode_row(format: Format, bytes: &[u8], out: &mut [f32]) -> Result<()> {
                 *o = bf16::from_le_bytes(*b).to_f32();
             }
         }
-        Format::Q8_0 => q8_0::decode(bytes, out),
+        format => {
+            let mut block = Unpacked::new();
+            let blocks = bytes.chunks_exact(format.block_bytes());
+            for (bytes, values) in blocks.zip(out.chunks_exact_mut(format.block_values())) {
+                block.read(format, bytes);
+                block.values(format.run_values(), values);
+            }
+        }
     }
     Ok(())
 }
@@ -42,14 +54,19 @@ pub fn decode_row(format: Format, bytes: &[u8], out: &mut [f32]) -> Result<()> {
 /// Encodes one row of values in `format`, appending to `out`.
 ///
 /// # Errors
-/// [`crate::KernelError::BlockLength`] if the format's blocks do not divide the row.
+/// [`KernelError::BlockLength`] if the format's blocks do not divide the row,
+/// [`KernelError::NoEncoder`] for formats that are only read.
 pub fn encode_row(format: Format, values: &[f32], out: &mut Vec<u8>) -> Result<()> {
     out.reserve(format.row_bytes(values.len())?);
     match format {
         Format::F32 => out.extend(values.iter().flat_map(|v| v.to_le_bytes())),
         Format::F16 => out.extend(values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes())),
         Format::BF16 => out.extend(values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes())),
-        Format::Q8_0 => q8_0::encode(values, out),
+        Format::Q4_0 => small::encode_q4_0(values, out),
+        Format::Q4_1 => small::encode_q4_1(values, out),
+        Format::Q5_0 => small::encode_q5_0(values, out),
+        Format::Q8_0 => small::encode_q8_0(values, out),
+        format => return Err(KernelError::NoEncoder(format)),
     }
     Ok(())
 }
@@ -67,6 +84,9 @@ mod tests {
             (Format::F32, 0.0),
             (Format::F16, 0.003),
             (Format::BF16, 0.02),
+            (Format::Q4_0, 0.51),
+            (Format::Q4_1, 0.27),
+            (Format::Q5_0, 0.26),
             (Format::Q8_0, 0.017),
         ] {
             let mut bytes = Vec::new();

@@ -82,16 +82,14 @@ impl Precision {
 }
 
 fn by_name(name: &str) -> Result<Format> {
-    Format::ALL
-        .into_iter()
-        .find(|f| f.name() == name)
-        .ok_or_else(|| {
-            let known: Vec<&str> = Format::ALL.iter().map(|f| f.name()).collect();
-            QuantError::Recipe(format!(
-                "there is no type \"{name}\"; known are {}",
-                known.join(", ")
-            ))
-        })
+    let mut known = Format::ALL.iter().copied().filter(|f| f.can_be_written());
+    known.clone().find(|f| f.name() == name).ok_or_else(|| {
+        let names: Vec<&str> = known.by_ref().map(Format::name).collect();
+        QuantError::Recipe(format!(
+            "there is no type \"{name}\" to write; known are {}",
+            names.join(", ")
+        ))
+    })
 }
 
 #[cfg(test)]

@@ -226,7 +226,10 @@ impl<D: Device> Loader<'_, D> {
 
 /// The kernels' format of a stored element type.
 pub fn format_of(kind: TensorType) -> Option<Format> {
-    Format::ALL.into_iter().find(|f| f.name() == kind.name())
+    Format::ALL
+        .iter()
+        .copied()
+        .find(|f| f.name() == kind.name())
 }
 
 /// A linear layer.
@@ -265,7 +268,7 @@ mod tests {
                 assert_eq!(format.block_bytes(), kind.block_bytes());
             }
         }
-        for format in Format::ALL {
+        for format in Format::ALL.iter().copied() {
             assert!(
                 TensorType::ALL
                     .iter()
