@@ -9,9 +9,27 @@ use bytes::Bytes;
 use crate::error::Result;
 use crate::format::Format;
 
+/// What a weight is for; a device may keep each kind in its own way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The matrix of a product.
+    Matrix,
+    /// A table whose rows are looked up.
+    Table,
+    /// Scales and biases.
+    Vector,
+    /// The kernel of a convolution, with this side: rows are `[in, side, side]`.
+    Kernel {
+        /// Side of the square kernel.
+        side: usize,
+    },
+}
+
 /// The stored bytes of a weight, shared with whoever holds them (a memory map, say).
 #[derive(Debug, Clone)]
 pub struct WeightData {
+    /// What it is for.
+    pub role: Role,
     /// How the values are stored.
     pub format: Format,
     /// Rows: outputs of a linear layer. A vector has one row.
@@ -185,6 +203,25 @@ pub trait Device: Send + Sync + 'static {
         w: &Self::Weight,
         bias: Option<&Self::Weight>,
     ) -> Result<Self::Buffer>;
+    /// [`Device::matmul`] with several weights, which may share the work on `x`.
+    fn matmuls(
+        &self,
+        x: &Self::Buffer,
+        weights: &[(&Self::Weight, Option<&Self::Weight>)],
+    ) -> Result<Vec<Self::Buffer>> {
+        weights.iter().map(|(w, b)| self.matmul(x, w, *b)).collect()
+    }
+    /// `silu(x gate^T) * (x up^T)`.
+    fn gated(
+        &self,
+        x: &Self::Buffer,
+        gate: &Self::Weight,
+        up: &Self::Weight,
+    ) -> Result<Self::Buffer> {
+        let mut inner = self.matmul(x, gate, None)?;
+        self.swiglu(&mut inner, &self.matmul(x, up, None)?)?;
+        Ok(inner)
+    }
     /// The rows `ids` of a table: `[ids, cols]`.
     fn embed(&self, table: &Self::Weight, ids: &[u32]) -> Result<Self::Buffer>;
 

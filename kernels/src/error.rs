@@ -1,6 +1,6 @@
 //! What a device refuses.
 
-use crate::Format;
+use crate::{Format, Role};
 
 /// The result of a device operation.
 pub type Result<T> = std::result::Result<T, KernelError>;
@@ -53,6 +53,24 @@ pub enum KernelError {
         cols: usize,
         /// Values in a block.
         block: usize,
+    },
+    /// A weight that was taken for something else.
+    #[error("{operation}: the weight was loaded as a {role:?}")]
+    Role {
+        /// The operation that was asked for.
+        operation: &'static str,
+        /// What the weight was loaded for.
+        role: Role,
+    },
+    /// An instruction set that cannot be used.
+    #[error("the instruction set \"{name}\" {reason}; there are {available}")]
+    InstructionSet {
+        /// Its name.
+        name: String,
+        /// Why not.
+        reason: &'static str,
+        /// Those that can.
+        available: String,
     },
     /// A format that is read and not written.
     #[error("{0} can be read but not yet written")]

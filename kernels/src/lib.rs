@@ -6,18 +6,21 @@
 //! - [`blocks`]: decoding and encoding of the rows of each format.
 //! - [`scalar`]: [`Scalar`], the reference device: plain f32, readable in one sitting. Every other
 //!   device is tested against it.
+//! - [`cpu`]: [`Cpu`], fast kernels for the instruction sets of desks and boards.
 //! - [`error`]: what can be refused.
 //!
 //! This crate knows neither models nor files nor pictures.
 
 pub mod blocks;
+pub mod cpu;
 pub mod device;
 pub mod error;
 pub mod format;
 pub mod scalar;
 
+pub use cpu::{Cpu, InstructionSet};
 pub use device::{
-    AttentionShape, ConvShape, Device, Expert, GroupMoments, Mask, RenormSpan, WeightData,
+    AttentionShape, ConvShape, Device, Expert, GroupMoments, Mask, RenormSpan, Role, WeightData,
 };
 pub use error::{KernelError, Result};
 pub use format::Format;

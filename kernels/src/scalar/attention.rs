@@ -20,24 +20,7 @@ pub(super) fn attention(
         mask,
     } = shape;
     let width = kv_heads * head_dim;
-    if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
-        return Err(KernelError::Shape {
-            operation: "attention",
-            what: "the number of key heads",
-            got: kv_heads,
-            expected: heads,
-        });
-    }
-    same("attention", "the width of q", q.cols, heads * head_dim)?;
-    same("attention", "the width of k", k.cols, width)?;
-    same("attention", "the width of v", v.cols, width)?;
-    same("attention", "the rows of v", v.rows, k.rows)?;
-    if mask == Mask::Causal {
-        same("attention", "the rows of k", k.rows, q.rows)?;
-    }
-    for cache in past {
-        same("attention", "the width of the cache", cache.width, width)?;
-    }
+    check(q, past, k, v, shape)?;
 
     // Runs of keys and values in order; the last one is the queries' own block.
     let mut runs: Vec<(&[f32], &[f32])> =
@@ -76,6 +59,42 @@ pub(super) fn attention(
             }
         });
     Ok(out)
+}
+
+/// Refuses operands that do not fit each other.
+pub(crate) fn check(
+    q: &Matrix,
+    past: &[&KeysValues],
+    k: &Matrix,
+    v: &Matrix,
+    shape: AttentionShape,
+) -> Result<()> {
+    let AttentionShape {
+        heads,
+        kv_heads,
+        head_dim,
+        mask,
+    } = shape;
+    let width = kv_heads * head_dim;
+    if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
+        return Err(KernelError::Shape {
+            operation: "attention",
+            what: "the number of key heads",
+            got: kv_heads,
+            expected: heads,
+        });
+    }
+    same("attention", "the width of q", q.cols, heads * head_dim)?;
+    same("attention", "the width of k", k.cols, width)?;
+    same("attention", "the width of v", v.cols, width)?;
+    same("attention", "the rows of v", v.rows, k.rows)?;
+    if mask == Mask::Causal {
+        same("attention", "the rows of k", k.rows, q.rows)?;
+    }
+    for cache in past {
+        same("attention", "the width of the cache", cache.width, width)?;
+    }
+    Ok(())
 }
 
 fn softmax(x: &mut [f32]) {

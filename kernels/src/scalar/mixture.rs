@@ -10,27 +10,7 @@ pub(super) fn mixture(
     experts: &[Expert<'_, Stored>],
     used: usize,
 ) -> Result<Matrix> {
-    same("mixture", "the rows of the logits", logits.rows, x.rows)?;
-    same(
-        "mixture",
-        "the number of logits",
-        logits.cols,
-        experts.len(),
-    )?;
-    if used > experts.len() {
-        return Err(KernelError::Shape {
-            operation: "mixture",
-            what: "the number of experts used",
-            got: used,
-            expected: experts.len(),
-        });
-    }
-    let mut rows_of = vec![Vec::new(); experts.len()];
-    for n in 0..x.rows {
-        for e in largest(logits.row(n), used) {
-            rows_of[e].push(n as u32);
-        }
-    }
+    let rows_of = choose(x, logits, experts.len(), used)?;
     let mut out = Matrix::new(x.rows, x.cols)?;
     for (e, (expert, rows)) in experts.iter().zip(&rows_of).enumerate() {
         if rows.is_empty() {
@@ -56,6 +36,32 @@ pub(super) fn mixture(
         }
     }
     Ok(out)
+}
+
+/// The rows of `x` that each expert gets.
+pub(crate) fn choose(
+    x: &Matrix,
+    logits: &Matrix,
+    experts: usize,
+    used: usize,
+) -> Result<Vec<Vec<u32>>> {
+    same("mixture", "the rows of the logits", logits.rows, x.rows)?;
+    same("mixture", "the number of logits", logits.cols, experts)?;
+    if used > experts {
+        return Err(KernelError::Shape {
+            operation: "mixture",
+            what: "the number of experts used",
+            got: used,
+            expected: experts,
+        });
+    }
+    let mut rows_of = vec![Vec::new(); experts];
+    for n in 0..x.rows {
+        for e in largest(logits.row(n), used) {
+            rows_of[e].push(n as u32);
+        }
+    }
+    Ok(rows_of)
 }
 
 /// The indexes of the `count` largest values, the first of equals, in ascending order.

@@ -3,6 +3,9 @@
 //! It is written to be read. Weights stay as they were given and are decoded row by row when they
 //! are used; every operation is the formula of its documentation.
 
+pub(crate) use attention::check as check_attention;
+pub(crate) use mixture::choose;
+
 mod attention;
 mod conv;
 mod elementwise;
@@ -18,7 +21,7 @@ pub use half::HalfMatrix;
 
 use crate::blocks::decode_row;
 use crate::device::{
-    AttentionShape, ConvShape, Device, Expert, GroupMoments, RenormSpan, WeightData,
+    AttentionShape, ConvShape, Device, Expert, GroupMoments, RenormSpan, Role, WeightData,
 };
 use crate::error::{KernelError, Result, product, same};
 use crate::format::Format;
@@ -30,18 +33,18 @@ pub struct Scalar;
 /// A matrix of f32 in main memory.
 #[derive(Debug, Clone)]
 pub struct Matrix {
-    rows: usize,
-    cols: usize,
-    values: Vec<f32>,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) values: Vec<f32>,
 }
 
 impl Matrix {
-    fn new(rows: usize, cols: usize) -> Result<Self> {
+    pub(crate) fn new(rows: usize, cols: usize) -> Result<Self> {
         let values = vec![0.0; product("allocate", rows, cols)?];
         Ok(Matrix { rows, cols, values })
     }
 
-    fn row(&self, i: usize) -> &[f32] {
+    pub(crate) fn row(&self, i: usize) -> &[f32] {
         &self.values[i * self.cols..(i + 1) * self.cols]
     }
 }
@@ -49,16 +52,17 @@ impl Matrix {
 /// A weight as it was stored.
 #[derive(Debug, Clone)]
 pub struct Stored {
-    format: Format,
-    rows: usize,
-    cols: usize,
-    row_bytes: usize,
-    bytes: Bytes,
+    pub(crate) role: Role,
+    pub(crate) format: Format,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) row_bytes: usize,
+    pub(crate) bytes: Bytes,
 }
 
 impl Stored {
     /// Decodes row `i`; `out` has `cols` values.
-    fn decode(&self, i: usize, out: &mut [f32]) -> Result<()> {
+    pub(crate) fn decode(&self, i: usize, out: &mut [f32]) -> Result<()> {
         decode_row(
             self.format,
             &self.bytes[i * self.row_bytes..(i + 1) * self.row_bytes],
@@ -67,7 +71,7 @@ impl Stored {
     }
 
     /// The only row of a vector, which must have `len` values.
-    fn vector(&self, operation: &'static str, len: usize) -> Result<Vec<f32>> {
+    pub(crate) fn vector(&self, operation: &'static str, len: usize) -> Result<Vec<f32>> {
         same(operation, "the vector's length", self.rows * self.cols, len)?;
         let mut out = vec![0.0; len];
         for (i, row) in out.chunks_mut(self.cols.max(1)).enumerate() {
@@ -86,8 +90,13 @@ pub struct KeysValues {
 }
 
 impl KeysValues {
-    fn tokens(&self) -> usize {
+    pub(crate) fn tokens(&self) -> usize {
         self.keys.len() / self.width.max(1)
+    }
+
+    /// All keys and all values.
+    pub(crate) fn slices(&self) -> (&[f32], &[f32]) {
+        (&self.keys, &self.values)
     }
 }
 
@@ -120,6 +129,7 @@ impl Device for Scalar {
             });
         }
         Ok(Stored {
+            role: data.role,
             format: data.format,
             rows: data.rows,
             cols: data.cols,

@@ -18,6 +18,7 @@ fn weight(format: Format, rows: usize, cols: usize, values: &[f32]) -> Stored {
         encode_row(format, row, &mut bytes).unwrap();
     }
     let data = WeightData {
+        role: Role::Matrix,
         format,
         rows,
         cols,
@@ -160,6 +161,7 @@ fn shapes_that_do_not_fit_are_refused_by_name() {
     assert!(Scalar.upload(&[1.0; 5], 0).is_err());
     assert!(Scalar.upsample_nearest(&x, 3, 3).is_err());
     let data = WeightData {
+        role: Role::Matrix,
         format: Format::Q8_0,
         rows: 2,
         cols: 32,

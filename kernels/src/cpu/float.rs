@@ -1,0 +1,403 @@
+//! Kernels in f32: products of matrices, norms, and functions of each value.
+
+use super::lanes::{Lanes, Portable, dispatched};
+use super::set::InstructionSet;
+
+/// Columns of a tile of [`gemm`]: two vectors.
+pub(super) const fn tile(set: InstructionSet) -> usize {
+    match set {
+        InstructionSet::Avx512Vnni => 32,
+        InstructionSet::Avx2 => 16,
+        _ => 8,
+    }
+}
+
+dispatched! {
+    /// `out[i][c] += sum over k of a[i][k] * w[k * stride + c]` for the columns `c` of one tile.
+    fn gemm(w: &[f32], stride: usize, k: usize, a: &[&[f32]], out: &mut [f32]);
+}
+
+dispatched! {
+    /// Softmax of `scale * x`.
+    fn softmax(x: &mut [f32], scale: f32);
+}
+
+dispatched! {
+    /// `x * sigmoid(x)`.
+    fn silu(x: &mut [f32]);
+}
+
+dispatched! {
+    /// `silu(gate) * up`, in `gate`'s place.
+    fn swiglu(gate: &mut [f32], up: &[f32]);
+}
+
+dispatched! {
+    /// GELU by its tanh approximation.
+    fn gelu_tanh(x: &mut [f32]);
+}
+
+dispatched! {
+    /// `x += a * y`.
+    fn add_scaled(x: &mut [f32], a: f32, y: &[f32]);
+}
+
+dispatched! {
+    /// `out = x * mul + add`, `mul` and `add` being one value a column.
+    fn scale_shift(x: &[f32], mul: &[f32], add: &[f32], swish: bool, out: &mut [f32]);
+}
+
+dispatched! {
+    /// Adds the sum of the values and that of their squared distances to `centre` to `sums`.
+    fn sums(x: &[f32], centre: f32, sums: &mut [f64; 2]);
+}
+
+dispatched! {
+    /// The dot products of `a` with rows of `w` (`stride` apart): one for each value of `out`.
+    fn dots(a: &[f32], w: &[f32], stride: usize, out: &mut [f32]);
+}
+
+dispatched! {
+    /// Blocks of 32 values as signed bytes: `scale = max|x| / 127`, and `scale` times the sum of the
+    /// integers of each half of a block.
+    fn quantize(x: &[f32], q: &mut [i8], scale: &mut [f32], sums: &mut [f32]);
+}
+
+/// The bodies. All of them trust what the wrapper's callers have checked.
+mod body {
+    use super::Lanes;
+
+    /// How many rows of `a` are worked on at once: what the registers hold beside two vectors of `w`.
+    const fn rows(lanes: usize) -> usize {
+        match lanes {
+            16 => 12,
+            8 => 6,
+            _ => 4,
+        }
+    }
+
+    #[inline(always)]
+    pub(super) unsafe fn gemm<L: Lanes>(
+        w: &[f32],
+        stride: usize,
+        k: usize,
+        a: &[&[f32]],
+        out: &mut [f32],
+    ) {
+        let tile = 2 * L::LEN;
+        assert!(k == 0 || w.len() >= (k - 1) * stride + tile);
+        assert!(a.iter().all(|row| row.len() >= k) && out.len() >= a.len() * tile);
+        let mut done = 0;
+        // SAFETY: the lengths were checked above.
+        unsafe {
+            while a.len() - done >= rows(L::LEN) {
+                let (a, out) = (&a[done..], out[done * tile..].as_mut_ptr());
+                match L::LEN {
+                    16 => micro::<L, 12>(w, stride, k, a, out),
+                    8 => micro::<L, 6>(w, stride, k, a, out),
+                    _ => micro::<L, 4>(w, stride, k, a, out),
+                }
+                done += rows(L::LEN);
+            }
+            while a.len() - done >= 4 {
+                micro::<L, 4>(w, stride, k, &a[done..], out[done * tile..].as_mut_ptr());
+                done += 4;
+            }
+            while done < a.len() {
+                micro::<L, 1>(w, stride, k, &a[done..], out[done * tile..].as_mut_ptr());
+                done += 1;
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn micro<L: Lanes, const T: usize>(
+        w: &[f32],
+        stride: usize,
+        k: usize,
+        a: &[&[f32]],
+        out: *mut f32,
+    ) {
+        // SAFETY: `gemm` has checked the lengths.
+        unsafe {
+            let rows: [*const f32; T] = std::array::from_fn(|t| a[t].as_ptr());
+            let at = |t: usize, half: usize| out.add((2 * t + half) * L::LEN);
+            let mut sums: [[L; 2]; T] =
+                std::array::from_fn(|t| [L::load(at(t, 0)), L::load(at(t, 1))]);
+            let mut w = w.as_ptr();
+            for i in 0..k {
+                let (w0, w1) = (L::load(w), L::load(w.add(L::LEN)));
+                for t in 0..T {
+                    let v = L::splat(*rows[t].add(i));
+                    sums[t][0] = v.mul_add(w0, sums[t][0]);
+                    sums[t][1] = v.mul_add(w1, sums[t][1]);
+                }
+                w = w.wrapping_add(stride);
+            }
+            for (t, sum) in sums.iter().enumerate() {
+                sum[0].store(at(t, 0));
+                sum[1].store(at(t, 1));
+            }
+        }
+    }
+
+    /// `e^v`: `2^n e^r` with `|r| <= ln 2 / 2`, the latter by a polynomial of degree 6 (Cephes).
+    #[inline(always)]
+    unsafe fn exp_of<L: Lanes>(v: L) -> L {
+        // SAFETY: plain arithmetic.
+        unsafe {
+            let v = v.min(L::splat(88.0)).max(L::splat(-87.0));
+            let n = v.mul(L::splat(std::f32::consts::LOG2_E)).round();
+            let r = n.mul_add(L::splat(-0.693_359_4), v);
+            let r = n.mul_add(L::splat(2.121_944_4e-4), r);
+            let mut p = L::splat(1.987_569_1e-4);
+            for c in [
+                1.398_199_9e-3,
+                8.333_452e-3,
+                4.166_579_6e-2,
+                1.666_666_5e-1,
+                0.5,
+            ] {
+                p = p.mul_add(r, L::splat(c));
+            }
+            let e = p.mul_add(r.mul(r), r.add(L::splat(1.0)));
+            e.mul(n.exp2_of_integer())
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn sigmoid_of<L: Lanes>(v: L) -> L {
+        // SAFETY: plain arithmetic.
+        unsafe {
+            let e = exp_of(v.mul(L::splat(-1.0)));
+            L::splat(1.0).div(e.add(L::splat(1.0)))
+        }
+    }
+
+    /// Replaces each value by `f` of it. What does not fill a vector goes through a padded one.
+    #[inline(always)]
+    unsafe fn each<L: Lanes>(x: &mut [f32], f: impl Fn(L) -> L) {
+        let mut chunks = x.chunks_exact_mut(L::LEN);
+        for chunk in &mut chunks {
+            // SAFETY: a chunk has `LEN` values.
+            unsafe { f(L::load(chunk.as_ptr())).store(chunk.as_mut_ptr()) }
+        }
+        let rest = chunks.into_remainder();
+        let mut padded = [0.0; 16];
+        padded[..rest.len()].copy_from_slice(rest);
+        // SAFETY: no vector is longer than 16.
+        unsafe { f(L::load(padded.as_ptr())).store(padded.as_mut_ptr()) }
+        rest.copy_from_slice(&padded[..rest.len()]);
+    }
+
+    /// Replaces each value of `x` by `f` of it and that of `y`.
+    #[inline(always)]
+    unsafe fn pairs<L: Lanes>(x: &mut [f32], y: &[f32], f: impl Fn(L, L) -> L) {
+        let mut chunks = x.chunks_exact_mut(L::LEN);
+        let mut others = y.chunks_exact(L::LEN);
+        for (x, y) in (&mut chunks).zip(&mut others) {
+            // SAFETY: a chunk has `LEN` values.
+            unsafe { f(L::load(x.as_ptr()), L::load(y.as_ptr())).store(x.as_mut_ptr()) }
+        }
+        let (rest, others) = (chunks.into_remainder(), others.remainder());
+        let (mut a, mut b) = ([0.0; 16], [0.0; 16]);
+        a[..rest.len()].copy_from_slice(rest);
+        b[..others.len()].copy_from_slice(others);
+        // SAFETY: no vector is longer than 16.
+        unsafe { f(L::load(a.as_ptr()), L::load(b.as_ptr())).store(a.as_mut_ptr()) }
+        rest.copy_from_slice(&a[..rest.len()]);
+    }
+
+    #[inline(always)]
+    pub(super) unsafe fn softmax<L: Lanes>(x: &mut [f32], scale: f32) {
+        let largest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        // SAFETY: plain arithmetic.
+        unsafe {
+            let (scale, less) = (L::splat(scale), L::splat(-largest * scale));
+            each::<L>(x, |v| exp_of(v.mul_add(scale, less)));
+        }
+        let sum: f32 = x.iter().sum();
+        let inverse = 1.0 / sum;
+        for v in x {
+            *v *= inverse;
+        }
+    }
+
+    #[inline(always)]
+    pub(super) unsafe fn silu<L: Lanes>(x: &mut [f32]) {
+        // SAFETY: plain arithmetic.
+        unsafe { each::<L>(x, |v| v.mul(sigmoid_of(v))) }
+    }
+
+    #[inline(always)]
+    pub(super) unsafe fn swiglu<L: Lanes>(gate: &mut [f32], up: &[f32]) {
+        // SAFETY: plain arithmetic.
+        unsafe { pairs::<L>(gate, up, |g, u| g.mul(sigmoid_of(g)).mul(u)) }
+    }
+
+    #[inline(always)]
+    pub(super) unsafe fn gelu_tanh<L: Lanes>(x: &mut [f32]) {
+        // 0.5 (1 + tanh(y)) = sigmoid(2 y)
+        // SAFETY: plain arithmetic.
+        unsafe {
+            each::<L>(x, |v| {
+                let inner = v.mul(v).mul_add(L::splat(0.044_715), L::splat(1.0));
+                let y = v.mul(inner).mul(L::splat(2.0 * 0.797_884_6));
+                v.mul(sigmoid_of(y))
+            });
+        }
+    }
+
+    #[inline(always)]
+    pub(super) unsafe fn add_scaled<L: Lanes>(x: &mut [f32], a: f32, y: &[f32]) {
+        // SAFETY: plain arithmetic.
+        unsafe { pairs::<L>(x, y, |x, y| y.mul_add(L::splat(a), x)) }
+    }
+
+    #[inline(always)]
+    pub(super) unsafe fn scale_shift<L: Lanes>(
+        x: &[f32],
+        mul: &[f32],
+        add: &[f32],
+        swish: bool,
+        out: &mut [f32],
+    ) {
+        for (x, out) in x
+            .chunks_exact(mul.len())
+            .zip(out.chunks_exact_mut(mul.len()))
+        {
+            out.copy_from_slice(x);
+            // SAFETY: plain arithmetic.
+            unsafe {
+                pairs::<L>(out, mul, |x, m| x.mul(m));
+                pairs::<L>(out, add, |x, a| x.add(a));
+                if swish {
+                    silu::<L>(out);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    pub(super) unsafe fn sums<L: Lanes>(x: &[f32], centre: f32, sums: &mut [f64; 2]) {
+        // In short runs of f32 that are added up in f64.
+        for run in x.chunks(64 * L::LEN) {
+            // SAFETY: a chunk has `LEN` values; no vector is longer than 16.
+            unsafe {
+                let mut sum = L::splat(0.0);
+                let mut squares = L::splat(0.0);
+                let less = L::splat(-centre);
+                let mut chunks = run.chunks_exact(L::LEN);
+                for chunk in &mut chunks {
+                    let v = L::load(chunk.as_ptr());
+                    sum = sum.add(v);
+                    let apart = v.add(less);
+                    squares = apart.mul_add(apart, squares);
+                }
+                let (mut a, mut b) = ([0.0f32; 16], [0.0f32; 16]);
+                sum.store(a.as_mut_ptr());
+                squares.store(b.as_mut_ptr());
+                sums[0] += a.iter().copied().map(f64::from).sum::<f64>();
+                sums[1] += b.iter().copied().map(f64::from).sum::<f64>();
+                for v in chunks.remainder() {
+                    sums[0] += f64::from(*v);
+                    sums[1] += f64::from(*v - centre).powi(2);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    pub(super) unsafe fn quantize<L: Lanes>(
+        x: &[f32],
+        q: &mut [i8],
+        scale: &mut [f32],
+        sums: &mut [f32],
+    ) {
+        let blocks = x.as_chunks::<32>().0.iter().zip(q.as_chunks_mut::<32>().0);
+        for ((x, q), (scale, sums)) in blocks.zip(scale.iter_mut().zip(sums.as_chunks_mut::<2>().0))
+        {
+            let mut rounded = [0.0f32; 32];
+            // SAFETY: 32 is a multiple of every vector's length.
+            unsafe {
+                let mut largest = L::splat(0.0);
+                for x in x.chunks_exact(L::LEN) {
+                    let v = L::load(x.as_ptr());
+                    largest = largest.max(v).max(v.mul(L::splat(-1.0)));
+                }
+                let mut lanes = [0.0f32; 16];
+                largest.store(lanes.as_mut_ptr());
+                let largest = lanes.iter().copied().fold(0.0, f32::max);
+                *scale = largest / 127.0;
+                let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+                for (x, r) in x.chunks_exact(L::LEN).zip(rounded.chunks_exact_mut(L::LEN)) {
+                    L::load(x.as_ptr())
+                        .mul(L::splat(inverse))
+                        .round()
+                        .store(r.as_mut_ptr());
+                }
+            }
+            for (q, r) in q.iter_mut().zip(&rounded) {
+                *q = *r as i8;
+            }
+            for (sum, half) in sums.iter_mut().zip(rounded.as_chunks::<16>().0) {
+                *sum = *scale * half.iter().sum::<f32>();
+            }
+        }
+    }
+
+    #[inline(always)]
+    pub(super) unsafe fn dots<L: Lanes>(a: &[f32], w: &[f32], stride: usize, out: &mut [f32]) {
+        for (i, out) in out.iter_mut().enumerate() {
+            let w = &w[i * stride..][..a.len()];
+            // SAFETY: a chunk has `LEN` values; no vector is longer than 16.
+            unsafe {
+                let mut sum = L::splat(0.0);
+                let (mut x, mut y) = (a.chunks_exact(L::LEN), w.chunks_exact(L::LEN));
+                for (x, y) in (&mut x).zip(&mut y) {
+                    sum = L::load(x.as_ptr()).mul_add(L::load(y.as_ptr()), sum);
+                }
+                let mut lanes = [0.0; 16];
+                sum.store(lanes.as_mut_ptr());
+                let rest = x.remainder().iter().zip(y.remainder()).map(|(x, y)| x * y);
+                *out = lanes.iter().sum::<f32>() + rest.sum::<f32>();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_of_values_are_right_on_every_set() {
+        for set in InstructionSet::available() {
+            let x: Vec<f32> = (-400..421).map(|i| i as f32 / 20.0).collect();
+            let compare = |name: &str, got: &[f32], f: &dyn Fn(f64) -> f64| {
+                for (x, got) in x.iter().zip(got) {
+                    let expected = f(f64::from(*x));
+                    let off = (f64::from(*got) - expected).abs() / (expected.abs() + 1e-6);
+                    assert!(
+                        off < 1e-6,
+                        "{set}: {name}({x}) = {got}, expected {expected}"
+                    );
+                }
+            };
+            let mut got = x.clone();
+            silu(set, &mut got);
+            compare("silu", &got, &|x| x / (1.0 + (-x).exp()));
+            let mut got = x.clone();
+            gelu_tanh(set, &mut got);
+            compare("gelu", &got, &|x| {
+                let y = 0.797_884_560_802_865_4 * (x + 0.044_715 * x * x * x);
+                // 1 + tanh(y), without the loss of digits for large negative y.
+                x / (1.0 + (-2.0 * y).exp())
+            });
+            let mut got = x.clone();
+            softmax(set, &mut got, 0.5);
+            let sum: f64 = x.iter().map(|x| (0.5 * f64::from(*x)).exp()).sum();
+            compare("softmax", &got, &|x| (0.5 * x).exp() / sum);
+        }
+    }
+}

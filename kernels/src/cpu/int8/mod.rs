@@ -1,0 +1,192 @@
+//! Products of packed integers with quantized activations, one file an instruction set.
+//!
+//! For a row `r` and a token `t`, a block of 32 gives
+//! `w_scale[r] * (a_scale[t] * sum(q * a) + correction[t]) + w_offset[r] * a_sum[t]`: `q` are the
+//! stored integers, which may be larger than the true ones by a bias; `correction = -bias * a_sum`
+//! takes that back. Sums of integers are exact; the rest is f32.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod scalar;
+
+use super::pack::{BLOCK, Integers, Kind};
+use super::quantize::{Activations, paired};
+use super::set::InstructionSet;
+
+/// The most rows of a tile.
+pub(super) const MOST_ROWS: usize = 16;
+/// The most tokens that a kernel takes at once.
+pub(super) const MOST_TOKENS: usize = 16;
+
+/// Activations as the kernels read them.
+pub(super) struct View<'a> {
+    a: &'a Activations,
+    /// `-bias * sum`, `[rows, runs of all blocks]`; empty where there is no bias.
+    corrections: Vec<f32>,
+    /// Sums of whole blocks, `[rows, blocks]`; empty where halves have scales of their own.
+    block_sums: Vec<f32>,
+    halves: bool,
+}
+
+impl<'a> View<'a> {
+    pub(super) fn new(a: &'a Activations, w: &Integers) -> Self {
+        let halves = matches!(w.kind, Kind::BytesHalves | Kind::BytesHalvesOffset);
+        let block_sums: Vec<f32> = if halves {
+            Vec::new()
+        } else {
+            let (halves, _) = a.sums.as_chunks::<2>();
+            halves.iter().map(|h| h[0] + h[1]).collect()
+        };
+        let bias = w.kind.bias(w.layout);
+        let sums = if halves { &a.sums } else { &block_sums };
+        let corrections = if bias == 0.0 {
+            vec![0.0; sums.len()]
+        } else {
+            sums.iter().map(|s| -bias * s).collect()
+        };
+        View {
+            a,
+            corrections,
+            block_sums,
+            halves,
+        }
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.a.rows
+    }
+
+    fn sums(&self) -> &[f32] {
+        if self.halves {
+            &self.a.sums
+        } else {
+            &self.block_sums
+        }
+    }
+
+    /// The pointers of the tokens from `first` on.
+    fn from(&self, first: usize, group: usize) -> Pointers {
+        let blocks = self.a.cols / BLOCK;
+        let runs = if self.halves { 2 * blocks } else { blocks };
+        debug_assert!(group != 8 || first % 2 == 0);
+        Pointers {
+            q: self.a.q[first * self.a.cols..].as_ptr(),
+            scale: self.a.scale[first * blocks..].as_ptr(),
+            corrections: self.corrections[first * runs..].as_ptr(),
+            sums: self.sums()[first * runs..].as_ptr(),
+            cols: self.a.cols,
+            blocks,
+            runs,
+        }
+    }
+}
+
+/// Where a kernel reads the activations of its first token, and the distances to the next one.
+#[derive(Clone, Copy)]
+struct Pointers {
+    q: *const i8,
+    scale: *const f32,
+    corrections: *const f32,
+    sums: *const f32,
+    cols: usize,
+    blocks: usize,
+    runs: usize,
+}
+
+/// How many tokens are worked on at once where `left` are left: what a set has kernels for.
+pub(super) fn tokens(set: InstructionSet, left: usize) -> usize {
+    let sizes: &[usize] = match set {
+        InstructionSet::Avx512Vnni => &[16, 8, 4, 2, 1],
+        InstructionSet::NeonI8mm => &[4, 2],
+        _ => &[4, 1],
+    };
+    let last = sizes[sizes.len() - 1];
+    sizes.iter().copied().find(|n| *n <= left).unwrap_or(last)
+}
+
+/// The products of tile `t` of `w` with the `n` tokens from `first` on, `n` being what [`tokens`] gave:
+/// `out[token][row of the tile]`. A paired layout may write one token more than there is.
+pub(super) fn tile(
+    set: InstructionSet,
+    w: &Integers,
+    t: usize,
+    a: &View<'_>,
+    first: usize,
+    n: usize,
+    out: &mut [f32; MOST_ROWS * MOST_TOKENS],
+) {
+    assert!(a.a.cols == w.cols && first < a.rows());
+    assert!(first + n <= a.rows() + usize::from(paired(w.layout)));
+    let tile = w.tile(t);
+    let p = a.from(first, w.layout.group);
+    match set {
+        // SAFETY: the set was detected when the device was made; the tile holds `blocks` blocks of its
+        // kind, and the activations `n` tokens of as many (both asserted above and by how they are
+        // made); `out` has room for the largest tile.
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx512Vnni => unsafe { avx512::tile(w.kind, tile.as_ptr(), p, n, out) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx2 => unsafe { avx2::tile(w.kind, tile.as_ptr(), p, n, out) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        InstructionSet::Neon => unsafe { neon::plain(w.kind, tile.as_ptr(), p, n, out) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        InstructionSet::NeonDotprod => unsafe { neon::dotprod(w.kind, tile.as_ptr(), p, n, out) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        InstructionSet::NeonI8mm => unsafe { neon::i8mm(w.kind, tile.as_ptr(), p, n, out) },
+        _ => scalar::tile(w, tile, a.a, &a.corrections, a.sums(), first, n, out),
+    }
+}
+
+/// What a kernel is made for; each has a number, so that kernels can be generic over it.
+mod kinds {
+    pub(super) const BYTES: u8 = 0;
+    pub(super) const BYTES_HALVES: u8 = 1;
+    pub(super) const BYTES_OFFSET: u8 = 2;
+    pub(super) const BYTES_HALVES_OFFSET: u8 = 3;
+    pub(super) const NIBBLES: u8 = 4;
+    pub(super) const NIBBLES_OFFSET: u8 = 5;
+    pub(super) const NIBBLES_SUPER: u8 = 6;
+
+    pub(super) const fn nibbles(kind: u8) -> bool {
+        kind >= NIBBLES
+    }
+
+    pub(super) const fn halves(kind: u8) -> bool {
+        kind == BYTES_HALVES || kind == BYTES_HALVES_OFFSET
+    }
+
+    pub(super) const fn offset(kind: u8) -> bool {
+        matches!(
+            kind,
+            BYTES_OFFSET | BYTES_HALVES_OFFSET | NIBBLES_OFFSET | NIBBLES_SUPER
+        )
+    }
+}
+
+/// Calls `$f::<kind, tokens>(arguments)` for a kind and one of the numbers of tokens.
+macro_rules! for_kind {
+    ($kind:expr, $n:expr, [$($t:literal),*], $f:ident $args:tt) => {
+        match ($kind, $n) {
+            $(
+                (Kind::Bytes, $t) => $f::<{ kinds::BYTES }, $t> $args,
+                (Kind::BytesHalves, $t) => $f::<{ kinds::BYTES_HALVES }, $t> $args,
+                (Kind::BytesOffset, $t) => $f::<{ kinds::BYTES_OFFSET }, $t> $args,
+                (Kind::BytesHalvesOffset, $t) => $f::<{ kinds::BYTES_HALVES_OFFSET }, $t> $args,
+                (Kind::Nibbles, $t) => $f::<{ kinds::NIBBLES }, $t> $args,
+                (Kind::NibblesOffset, $t) => $f::<{ kinds::NIBBLES_OFFSET }, $t> $args,
+                (Kind::NibblesSuper, $t) => $f::<{ kinds::NIBBLES_SUPER }, $t> $args,
+            )*
+            (_, n) => unreachable!("no kernel takes {n} tokens"),
+        }
+    };
+}
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use for_kind;

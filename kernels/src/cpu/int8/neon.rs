@@ -1,0 +1,381 @@
+//! NEON: `sdot` multiplies 16 signed bytes in fours, `smmla` two rows of eight with two others, and
+//! without either, products are widened and added up in pairs.
+//!
+//! A tile has 8 rows. With `sdot` a register holds four inputs of four rows, and the activations come
+//! by lane; with `smmla` it holds eight inputs of two rows, and the activations are pairs of tokens.
+//! The instructions are written out, since their intrinsics are not stable.
+
+use std::arch::aarch64::*;
+use std::arch::asm;
+
+use super::super::pack::Kind;
+use super::{MOST_ROWS, MOST_TOKENS, Pointers, for_kind, kinds};
+
+const ROWS: usize = 8;
+
+type Out = [f32; MOST_ROWS * MOST_TOKENS];
+
+/// # Safety
+/// The processor has NEON. `w` is a tile of `p.blocks` blocks of this kind, `p` has `n` tokens.
+#[target_feature(enable = "neon")]
+pub(super) unsafe fn plain(kind: Kind, w: *const u8, p: Pointers, n: usize, out: &mut Out) {
+    // SAFETY: what the caller says.
+    unsafe { for_kind!(kind, n, [4, 1], plain_tokens(w, p, out)) }
+}
+
+/// # Safety
+/// As [`plain`], and the processor has the dot product.
+#[target_feature(enable = "neon,dotprod")]
+pub(super) unsafe fn dotprod(kind: Kind, w: *const u8, p: Pointers, n: usize, out: &mut Out) {
+    // SAFETY: what the caller says.
+    unsafe { for_kind!(kind, n, [4, 1], dotprod_tokens(w, p, out)) }
+}
+
+/// # Safety
+/// As [`plain`], the processor has 8-bit matrix products, and tokens come in pairs.
+#[target_feature(enable = "neon,i8mm")]
+pub(super) unsafe fn i8mm(kind: Kind, w: *const u8, p: Pointers, n: usize, out: &mut Out) {
+    // SAFETY: what the caller says.
+    unsafe { for_kind!(kind, n / 2, [2, 1], i8mm_pairs(w, p, out)) }
+}
+
+/// Scales and offsets of one run: rows 0 to 3 and 4 to 7.
+#[derive(Clone, Copy)]
+struct Scales {
+    scale: [float32x4_t; 2],
+    offset: [float32x4_t; 2],
+}
+
+/// The scales of both runs of a block, and the bytes that they take.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn scales<const KIND: u8>(w: *const u8, factors: *const u8) -> ([Scales; 2], usize) {
+    // SAFETY: the block begins with its scales.
+    unsafe {
+        let zero = vdupq_n_f32(0.0);
+        let float = |i: usize| {
+            let at = w.add(4 * ROWS * i).cast();
+            [vld1q_f32(at), vld1q_f32(at.add(4))]
+        };
+        let byte = |at: *const u8| {
+            let wide = vmovl_u8(vld1_u8(at));
+            [
+                vcvtq_f32_u32(vmovl_u16(vget_low_u16(wide))),
+                vcvtq_f32_u32(vmovl_high_u16(wide)),
+            ]
+        };
+        let product = |a: [float32x4_t; 2], b: [float32x4_t; 2]| {
+            [vmulq_f32(a[0], b[0]), vmulq_f32(a[1], b[1])]
+        };
+        let one = |scale, offset| [Scales { scale, offset }; 2];
+        match KIND {
+            kinds::BYTES => (one(halves(w), [zero; 2]), 16),
+            kinds::NIBBLES => {
+                // The integers are 16 times as large, see `nibbles`.
+                let less = [vdupq_n_f32(1.0 / 16.0); 2];
+                (one(product(halves(w), less), [zero; 2]), 16)
+            }
+            kinds::NIBBLES_OFFSET => (one(halves(w), halves(w.add(16))), 32),
+            kinds::NIBBLES_SUPER => {
+                let scale = product(halves(factors), byte(w));
+                let offset = product(halves(factors.add(16)), byte(w.add(8)));
+                let offset = [vnegq_f32(offset[0]), vnegq_f32(offset[1])];
+                (one(scale, offset), 16)
+            }
+            kinds::BYTES_OFFSET => (one(float(0), float(1)), 64),
+            kinds::BYTES_HALVES => {
+                let run = |i| Scales {
+                    scale: float(i),
+                    offset: [zero; 2],
+                };
+                ([run(0), run(1)], 64)
+            }
+            _ => {
+                let run = |i| Scales {
+                    scale: float(i),
+                    offset: float(2 + i),
+                };
+                ([run(0), run(1)], 128)
+            }
+        }
+    }
+}
+
+/// Eight f16 as f32.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn halves(at: *const u8) -> [float32x4_t; 2] {
+    // SAFETY: the caller gives a place with 16 bytes; the conversion is part of every NEON.
+    unsafe {
+        let stored = vld1q_u8(at);
+        let (low, high): (float32x4_t, float32x4_t);
+        asm!(
+            "fcvtl {low:v}.4s, {stored:v}.4h",
+            "fcvtl2 {high:v}.4s, {stored:v}.8h",
+            stored = in(vreg) stored,
+            low = out(vreg) low,
+            high = out(vreg) high,
+            options(pure, nomem, nostack),
+        );
+        [low, high]
+    }
+}
+
+/// The two halves of a block's nibbles as signed bytes. Those of Q4_0 are stored with their sign and
+/// come out 16 times as large, which costs no instruction for the sign.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn nibbles<const KIND: u8>(both: uint8x16_t) -> (int8x16_t, int8x16_t) {
+    if KIND == kinds::NIBBLES {
+        (
+            vreinterpretq_s8_u8(vshlq_n_u8::<4>(both)),
+            vreinterpretq_s8_u8(vandq_u8(both, vdupq_n_u8(0xf0))),
+        )
+    } else {
+        (
+            vreinterpretq_s8_u8(vandq_u8(both, vdupq_n_u8(15))),
+            vreinterpretq_s8_u8(vshrq_n_u8::<4>(both)),
+        )
+    }
+}
+
+/// The integers of a block: 16 registers in the order in which they are stored.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn integers<const KIND: u8>(w: *const u8) -> [int8x16_t; 16] {
+    let mut q = [vdupq_n_s8(0); 16];
+    // SAFETY: the caller gives a block's integers.
+    unsafe {
+        if kinds::nibbles(KIND) {
+            for i in 0..8 {
+                (q[i], q[i + 8]) = nibbles::<KIND>(vld1q_u8(w.add(16 * i)));
+            }
+        } else {
+            for (i, q) in q.iter_mut().enumerate() {
+                *q = vld1q_s8(w.add(16 * i).cast());
+            }
+        }
+    }
+    q
+}
+
+/// Bytes of a block's integers.
+const fn value_bytes(kind: u8) -> usize {
+    if kinds::nibbles(kind) { 128 } else { 256 }
+}
+
+/// The sums of a token: `sum += (scaled integers) * scale + a_sum * offset`.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn add_up<const KIND: u8>(
+    sum: &mut [float32x4_t; 2],
+    integers: [int32x4_t; 2],
+    a_scale: f32,
+    a_sum: *const f32,
+    s: &Scales,
+) {
+    for half in 0..2 {
+        let scaled = vmulq_n_f32(vcvtq_f32_s32(integers[half]), a_scale);
+        sum[half] = vfmaq_f32(sum[half], scaled, s.scale[half]);
+        if kinds::offset(KIND) {
+            // SAFETY: a format with offsets has sums.
+            sum[half] = vfmaq_n_f32(sum[half], s.offset[half], unsafe { *a_sum });
+        }
+    }
+}
+
+macro_rules! sdot {
+    ($sum:expr, $q:expr, $a:expr, $lane:literal) => {
+        asm!(
+            concat!("sdot {sum:v}.4s, {q:v}.16b, {a:v}.4b[", $lane, "]"),
+            sum = inout(vreg) $sum,
+            q = in(vreg) $q,
+            a = in(vreg) $a,
+            options(pure, nomem, nostack),
+        )
+    };
+}
+
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn dotprod_tokens<const KIND: u8, const T: usize>(
+    mut w: *const u8,
+    p: Pointers,
+    out: &mut Out,
+) {
+    // SAFETY: every read is within the tile and the tokens, as the caller says.
+    unsafe {
+        let mut sums = [[vdupq_n_f32(0.0); 2]; T];
+        let mut factors = w;
+        for b in 0..p.blocks {
+            if KIND == kinds::NIBBLES_SUPER && b % 8 == 0 {
+                factors = w;
+                w = w.add(4 * ROWS);
+            }
+            let (s, bytes) = scales::<KIND>(w, factors);
+            w = w.add(bytes);
+            let q = integers::<KIND>(w);
+            w = w.add(value_bytes(KIND));
+            for (t, sum) in sums.iter_mut().enumerate() {
+                let a = p.q.add(t * p.cols + b * 32);
+                let (first, second) = (vld1q_s8(a), vld1q_s8(a.add(16)));
+                let mut integers = [vdupq_n_s32(0); 2];
+                for (half, sum) in integers.iter_mut().enumerate() {
+                    sdot!(*sum, q[half], first, 0);
+                    sdot!(*sum, q[2 + half], first, 1);
+                    sdot!(*sum, q[4 + half], first, 2);
+                    sdot!(*sum, q[6 + half], first, 3);
+                }
+                let a_scale = *p.scale.add(t * p.blocks + b);
+                if kinds::halves(KIND) {
+                    let a_sum = p.sums.add(t * p.runs + 2 * b);
+                    add_up::<KIND>(sum, integers, a_scale, a_sum, &s[0]);
+                    integers = [vdupq_n_s32(0); 2];
+                }
+                for (half, sum) in integers.iter_mut().enumerate() {
+                    sdot!(*sum, q[8 + half], second, 0);
+                    sdot!(*sum, q[10 + half], second, 1);
+                    sdot!(*sum, q[12 + half], second, 2);
+                    sdot!(*sum, q[14 + half], second, 3);
+                }
+                let run = if kinds::halves(KIND) { 2 * b + 1 } else { b };
+                let a_sum = p.sums.add(t * p.runs + run);
+                add_up::<KIND>(sum, integers, a_scale, a_sum, &s[1]);
+            }
+        }
+        for (t, sum) in sums.iter().enumerate() {
+            vst1q_f32(out.as_mut_ptr().add(t * ROWS), sum[0]);
+            vst1q_f32(out.as_mut_ptr().add(t * ROWS + 4), sum[1]);
+        }
+    }
+}
+
+#[target_feature(enable = "neon")]
+unsafe fn plain_tokens<const KIND: u8, const T: usize>(
+    mut w: *const u8,
+    p: Pointers,
+    out: &mut Out,
+) {
+    // SAFETY: every read is within the tile and the tokens, as the caller says.
+    unsafe {
+        let mut sums = [[vdupq_n_f32(0.0); 2]; T];
+        let mut factors = w;
+        for b in 0..p.blocks {
+            if KIND == kinds::NIBBLES_SUPER && b % 8 == 0 {
+                factors = w;
+                w = w.add(4 * ROWS);
+            }
+            let (s, bytes) = scales::<KIND>(w, factors);
+            w = w.add(bytes);
+            let q = integers::<KIND>(w);
+            w = w.add(value_bytes(KIND));
+            for (t, sum) in sums.iter_mut().enumerate() {
+                let a = p.q.add(t * p.cols + b * 32).cast::<i32>();
+                let a_scale = *p.scale.add(t * p.blocks + b);
+                let runs = if kinds::halves(KIND) { 2 } else { 1 };
+                for run in 0..runs {
+                    // Rows 0 and 1, 2 and 3 and so on; of each row the sums of its pairs of inputs.
+                    let mut pairs = [vdupq_n_s32(0); 4];
+                    for i in run * 8 / runs..(run + 1) * 8 / runs {
+                        let four = vreinterpretq_s8_s32(vdupq_n_s32(a.add(i).read_unaligned()));
+                        for half in 0..2 {
+                            let q = q[2 * i + half];
+                            let low = vmull_s8(vget_low_s8(q), vget_low_s8(four));
+                            let high = vmull_high_s8(q, four);
+                            pairs[2 * half] = vpadalq_s16(pairs[2 * half], low);
+                            pairs[2 * half + 1] = vpadalq_s16(pairs[2 * half + 1], high);
+                        }
+                    }
+                    let integers = [
+                        vpaddq_s32(pairs[0], pairs[1]),
+                        vpaddq_s32(pairs[2], pairs[3]),
+                    ];
+                    let at = if kinds::halves(KIND) { 2 * b + run } else { b };
+                    let a_sum = p.sums.add(t * p.runs + at);
+                    add_up::<KIND>(sum, integers, a_scale, a_sum, &s[run]);
+                }
+            }
+        }
+        for (t, sum) in sums.iter().enumerate() {
+            vst1q_f32(out.as_mut_ptr().add(t * ROWS), sum[0]);
+            vst1q_f32(out.as_mut_ptr().add(t * ROWS + 4), sum[1]);
+        }
+    }
+}
+
+/// `P` pairs of tokens. A sum register holds two rows of two tokens: row 0 token 0, row 0 token 1,
+/// row 1 token 0, row 1 token 1.
+#[target_feature(enable = "neon,i8mm")]
+unsafe fn i8mm_pairs<const KIND: u8, const P: usize>(mut w: *const u8, p: Pointers, out: &mut Out) {
+    // SAFETY: every read is within the tile and the tokens, as the caller says.
+    unsafe {
+        let mut sums = [[vdupq_n_f32(0.0); 4]; P];
+        let mut factors = w;
+        for b in 0..p.blocks {
+            if KIND == kinds::NIBBLES_SUPER && b % 8 == 0 {
+                factors = w;
+                w = w.add(4 * ROWS);
+            }
+            let (s, bytes) = scales::<KIND>(w, factors);
+            w = w.add(bytes);
+            let q = integers::<KIND>(w);
+            w = w.add(value_bytes(KIND));
+            let runs = if kinds::halves(KIND) { 2 } else { 1 };
+            for (pair, sum) in sums.iter_mut().enumerate() {
+                let a = p.q.add(2 * (pair * p.cols + b * 32));
+                let token = |t: usize| 2 * pair + t;
+                let scale = |t: usize| *p.scale.add(token(t) * p.blocks + b);
+                let a_scale = in_turn(scale(0), scale(1));
+                for run in 0..runs {
+                    let mut integers = [vdupq_n_s32(0); 4];
+                    for group in run * 4 / runs..(run + 1) * 4 / runs {
+                        let eight = vld1q_s8(a.add(16 * group));
+                        for (rows, sum) in integers.iter_mut().enumerate() {
+                            asm!(
+                                "smmla {sum:v}.4s, {q:v}.16b, {a:v}.16b",
+                                sum = inout(vreg) *sum,
+                                q = in(vreg) q[4 * group + rows],
+                                a = in(vreg) eight,
+                                options(pure, nomem, nostack),
+                            );
+                        }
+                    }
+                    let s = &s[run];
+                    let twice = |v: [float32x4_t; 2], rows: usize| {
+                        let v = v[rows / 2];
+                        if rows % 2 == 0 {
+                            vzip1q_f32(v, v)
+                        } else {
+                            vzip2q_f32(v, v)
+                        }
+                    };
+                    for (rows, (sum, integers)) in sum.iter_mut().zip(integers).enumerate() {
+                        let scaled = vmulq_f32(vcvtq_f32_s32(integers), a_scale);
+                        *sum = vfmaq_f32(*sum, scaled, twice(s.scale, rows));
+                        if kinds::offset(KIND) {
+                            let at = if kinds::halves(KIND) { 2 * b + run } else { b };
+                            let a_sum = |t: usize| *p.sums.add(token(t) * p.runs + at);
+                            let a_sum = in_turn(a_sum(0), a_sum(1));
+                            *sum = vfmaq_f32(*sum, a_sum, twice(s.offset, rows));
+                        }
+                    }
+                }
+            }
+        }
+        for (pair, sum) in sums.iter().enumerate() {
+            for (rows, sum) in sum.iter().enumerate() {
+                let mut four = [0.0f32; 4];
+                vst1q_f32(four.as_mut_ptr(), *sum);
+                for (i, v) in four.into_iter().enumerate() {
+                    out[(2 * pair + i % 2) * ROWS + 2 * rows + i / 2] = v;
+                }
+            }
+        }
+    }
+}
+
+/// The lanes `a, b, a, b`.
+#[inline]
+#[target_feature(enable = "neon")]
+fn in_turn(a: f32, b: f32) -> float32x4_t {
+    vzip1q_f32(vdupq_n_f32(a), vdupq_n_f32(b))
+}

@@ -1,0 +1,153 @@
+//! Products of activations and packed weights: tiles among threads, tokens in groups.
+
+use rayon::prelude::*;
+
+use super::float;
+use super::int8::{self, MOST_ROWS, MOST_TOKENS, View};
+use super::pack::{Floats, Integers};
+use super::quantize::Activations;
+use super::set::InstructionSet;
+
+/// Bytes of quantized activations that shall stay in a core's cache while all weights pass by.
+const CACHE: usize = 512 << 10;
+/// Multiplications below which threads cost more than they bring.
+const ALONE: usize = 1 << 17;
+/// Inputs of a tile of floats that are decoded at once.
+const DEPTH: usize = 256;
+
+/// A matrix that several threads write, each its own columns.
+pub(super) struct Shared(pub(super) *mut f32);
+
+// SAFETY: see `Shared::write`.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    /// # Safety
+    /// `at + values.len()` is within the matrix, and no other thread writes there.
+    pub(super) unsafe fn write(&self, at: usize, values: &[f32]) {
+        // SAFETY: what the caller says.
+        unsafe {
+            std::ptr::copy_nonoverlapping(values.as_ptr(), self.0.add(at), values.len());
+        }
+    }
+}
+
+/// Runs `work` for every tile, on all threads if it is worth it.
+fn for_tiles(tiles: usize, operations: usize, work: impl Fn(usize) + Sync) {
+    if operations < ALONE || tiles == 1 {
+        (0..tiles).for_each(work);
+    } else {
+        (0..tiles).into_par_iter().for_each(&work);
+    }
+}
+
+/// What is done with the products of a tile before they are written.
+#[derive(Clone, Copy)]
+pub(super) enum Then<'a> {
+    /// A bias is added, one value a row of the weight.
+    Bias(Option<&'a [f32]>),
+    /// `silu` of them times the products with another weight of the same shape.
+    Gate(&'a Integers),
+}
+
+/// `out[n][row] = then(x W^T)`; `out` is `[a.rows, w.rows]`.
+pub(super) fn integers(
+    set: InstructionSet,
+    a: &Activations,
+    w: &Integers,
+    then: Then<'_>,
+    out: &mut [f32],
+) {
+    assert!(out.len() == a.rows * w.rows && a.cols == w.cols);
+    let other = match then {
+        Then::Gate(up) => {
+            assert!(up.rows == w.rows && up.cols == w.cols);
+            Some((up, View::new(a, up)))
+        }
+        Then::Bias(bias) => {
+            assert!(bias.is_none_or(|b| b.len() == w.rows));
+            None
+        }
+    };
+    let view = View::new(a, w);
+    let tile_rows = w.layout.rows;
+    let tiles = w.rows.div_ceil(tile_rows);
+    // So many tokens that their integers stay in the cache, in whole groups.
+    let chunk = (CACHE / w.cols.max(1)).clamp(2 * MOST_TOKENS, 1 << 16) / MOST_TOKENS * MOST_TOKENS;
+    let shared = Shared(out.as_mut_ptr());
+    for from in (0..a.rows).step_by(chunk) {
+        let to = (from + chunk).min(a.rows);
+        for_tiles(tiles, (to - from) * w.rows * w.cols, |t| {
+            let mut products = [0.0; MOST_ROWS * MOST_TOKENS];
+            let mut others = [0.0; MOST_ROWS * MOST_TOKENS];
+            let row = t * tile_rows;
+            let rows = tile_rows.min(w.rows - row);
+            let mut first = from;
+            while first < to {
+                let n = int8::tokens(set, to - first);
+                int8::tile(set, w, t, &view, first, n, &mut products);
+                let n_out = n.min(to - first);
+                if let Some((up, view)) = &other {
+                    int8::tile(set, up, t, view, first, n, &mut others);
+                    let values = n_out * tile_rows;
+                    float::swiglu(set, &mut products[..values], &others[..values]);
+                }
+                for (i, values) in products.chunks_mut(tile_rows).take(n_out).enumerate() {
+                    if let Then::Bias(Some(bias)) = then {
+                        for (v, b) in values.iter_mut().zip(&bias[row..]) {
+                            *v += b;
+                        }
+                    }
+                    // SAFETY: the token and the rows are within `out`, and this tile's rows are no
+                    // other tile's.
+                    unsafe { shared.write((first + i) * w.rows + row, &values[..rows]) };
+                }
+                first += n_out;
+            }
+        });
+    }
+}
+
+/// `out[n][row] = x W^T + b` in f32; `x` is rows of `w.cols` values.
+pub(super) fn floats(
+    set: InstructionSet,
+    x: &[f32],
+    w: &Floats,
+    bias: Option<&[f32]>,
+    out: &mut [f32],
+) {
+    if w.rows == 0 {
+        return;
+    }
+    let n = out.len() / w.rows;
+    assert!(x.len() == n * w.cols && bias.is_none_or(|b| b.len() == w.rows));
+    let rows: Vec<&[f32]> = match w.cols {
+        0 => vec![&[]; n],
+        cols => x.chunks_exact(cols).collect(),
+    };
+    let tile_rows = w.tile_rows;
+    let shared = Shared(out.as_mut_ptr());
+    let tiles = w.rows.div_ceil(tile_rows);
+    for_tiles(tiles, n * w.rows * w.cols, |t| {
+        let first = t * tile_rows;
+        let mut products = vec![0.0; n * tile_rows];
+        if let Some(bias) = bias {
+            let bias = &bias[first..(first + tile_rows).min(w.rows)];
+            for values in products.chunks_exact_mut(tile_rows) {
+                values[..bias.len()].copy_from_slice(bias);
+            }
+        }
+        let mut decoded = Vec::new();
+        for from in (0..w.cols).step_by(DEPTH) {
+            let to = (from + DEPTH).min(w.cols);
+            let part = w.part(t, from, to, &mut decoded);
+            let parts: Vec<&[f32]> = rows.iter().map(|row| &row[from..to]).collect();
+            float::gemm(set, part, tile_rows, to - from, &parts, &mut products);
+        }
+        let valid = tile_rows.min(w.rows - first);
+        for (i, values) in products.chunks_exact(tile_rows).enumerate() {
+            // SAFETY: the row is within `out`, and this tile's columns are no other tile's.
+            unsafe { shared.write(i * w.rows + first, &values[..valid]) };
+        }
+    });
+}

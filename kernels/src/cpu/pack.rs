@@ -1,0 +1,406 @@
+//! Weights in the order in which the kernels read them.
+//!
+//! A matrix is cut into tiles of [`Layout::rows`] output rows. A tile of a quantized matrix is a
+//! sequence of blocks of 32 inputs; a block is its scales (and offsets), one a row, and then the
+//! small integers: groups of [`Layout::group`] inputs, for each group the rows one after another. Rows
+//! that a tile has too many are zeros.
+
+use bytes::Bytes;
+use half::f16;
+use rayon::prelude::*;
+
+use super::set::InstructionSet;
+use crate::blocks::{MOST_RUNS, Unpacked, decode_row, scale_and_offset};
+use crate::error::Result;
+use crate::format::Format;
+
+/// Inputs of a block.
+pub(super) const BLOCK: usize = 32;
+
+/// How an instruction set wants its integers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Layout {
+    /// Rows of a tile.
+    pub(super) rows: usize,
+    /// Inputs of one row that lie together.
+    pub(super) group: usize,
+    /// Bytes are stored as unsigned ones, 128 larger than they are.
+    pub(super) unsigned: bool,
+    /// Nibbles of Q4_0 are stored as signed ones, not 8 larger than they are.
+    pub(super) signed_nibbles: bool,
+}
+
+impl Layout {
+    pub(super) const fn of(set: InstructionSet) -> Self {
+        match set {
+            InstructionSet::Avx512Vnni => Layout {
+                rows: 16,
+                group: 4,
+                unsigned: true,
+                signed_nibbles: false,
+            },
+            InstructionSet::NeonI8mm => Layout {
+                rows: 8,
+                group: 8,
+                unsigned: false,
+                signed_nibbles: true,
+            },
+            InstructionSet::Neon | InstructionSet::NeonDotprod => Layout {
+                rows: 8,
+                group: 4,
+                unsigned: false,
+                signed_nibbles: true,
+            },
+            InstructionSet::Scalar | InstructionSet::Avx2 => Layout {
+                rows: 8,
+                group: 4,
+                unsigned: false,
+                signed_nibbles: false,
+            },
+        }
+    }
+}
+
+/// What the blocks of a packed matrix are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Signed bytes; an f16 scale a row: Q8_0, Q5_0.
+    Bytes,
+    /// Signed bytes; an f32 scale a row for each half of the block: Q3_K, Q6_K.
+    BytesHalves,
+    /// Signed bytes; an f32 scale and an f32 offset a row: Q5_1, Q5_K.
+    BytesOffset,
+    /// Signed bytes; two f32 scales and two f32 offsets a row: Q2_K.
+    BytesHalvesOffset,
+    /// Nibbles, 8 larger than they are or signed; an f16 scale a row: Q4_0.
+    Nibbles,
+    /// Nibbles; an f16 scale and an f16 offset a row: Q4_1.
+    NibblesOffset,
+    /// Nibbles; a byte of scale and a byte of offset a row, and before every eighth block two f16
+    /// factors a row: Q4_K.
+    NibblesSuper,
+}
+
+impl Kind {
+    fn of(format: Format) -> Option<Self> {
+        Some(match format {
+            Format::Q8_0 | Format::Q5_0 => Kind::Bytes,
+            Format::Q3_K | Format::Q6_K => Kind::BytesHalves,
+            Format::Q5_1 | Format::Q5_K => Kind::BytesOffset,
+            Format::Q2_K => Kind::BytesHalvesOffset,
+            Format::Q4_0 => Kind::Nibbles,
+            Format::Q4_1 => Kind::NibblesOffset,
+            Format::Q4_K => Kind::NibblesSuper,
+            Format::F32 | Format::F16 | Format::BF16 => return None,
+        })
+    }
+
+    /// Bytes of the scales and offsets of one row in one block.
+    pub(super) const fn scale_bytes(self) -> usize {
+        match self {
+            Kind::Bytes | Kind::Nibbles | Kind::NibblesSuper => 2,
+            Kind::NibblesOffset => 4,
+            Kind::BytesHalves | Kind::BytesOffset => 8,
+            Kind::BytesHalvesOffset => 16,
+        }
+    }
+
+    /// Bytes of one row's factors before every eighth block.
+    pub(super) const fn super_bytes(self) -> usize {
+        match self {
+            Kind::NibblesSuper => 4,
+            _ => 0,
+        }
+    }
+
+    pub(super) const fn nibbles(self) -> bool {
+        matches!(
+            self,
+            Kind::Nibbles | Kind::NibblesOffset | Kind::NibblesSuper
+        )
+    }
+
+    /// How much larger the stored integers are than the true ones.
+    pub(super) const fn bias(self, layout: Layout) -> f32 {
+        match self {
+            Kind::Nibbles if layout.signed_nibbles => 0.0,
+            Kind::Nibbles => 8.0,
+            Kind::NibblesOffset | Kind::NibblesSuper => 0.0,
+            _ if layout.unsigned => 128.0,
+            _ => 0.0,
+        }
+    }
+
+    /// Bytes of the integers of one row in one block.
+    const fn value_bytes(self) -> usize {
+        if self.nibbles() { BLOCK / 2 } else { BLOCK }
+    }
+}
+
+/// A quantized matrix in tiles.
+#[derive(Debug, Clone)]
+pub(super) struct Integers {
+    pub(super) kind: Kind,
+    pub(super) layout: Layout,
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) tile_bytes: usize,
+    pub(super) bytes: Aligned,
+}
+
+impl Integers {
+    pub(super) fn blocks(&self) -> usize {
+        self.cols / BLOCK
+    }
+
+    pub(super) fn tile(&self, t: usize) -> &[u8] {
+        &self.bytes.as_slice()[t * self.tile_bytes..(t + 1) * self.tile_bytes]
+    }
+}
+
+/// A matrix of floats in tiles: `[tile][input][row of the tile]`, in the type that it was stored in.
+#[derive(Debug, Clone)]
+pub(super) struct Floats {
+    pub(super) format: Format,
+    pub(super) tile_rows: usize,
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) bytes: Aligned,
+}
+
+impl Floats {
+    /// The inputs `from..to` of tile `t` as f32: those that are stored, or decoded into `room`.
+    pub(super) fn part<'a>(
+        &'a self,
+        t: usize,
+        from: usize,
+        to: usize,
+        room: &'a mut Vec<f32>,
+    ) -> &'a [f32] {
+        let value = self.format.block_bytes() * self.tile_rows;
+        let start = (t * self.cols + from) * value;
+        let bytes = &self.bytes.as_slice()[start..start + (to - from) * value];
+        if self.format == Format::F32 && cfg!(target_endian = "little") {
+            // SAFETY: every four bytes are an f32; the bytes begin at a cache line, and every value
+            // before these has four.
+            let (before, values, after) = unsafe { bytes.align_to::<f32>() };
+            debug_assert!(before.is_empty() && after.is_empty());
+            return values;
+        }
+        room.resize((to - from) * self.tile_rows, 0.0);
+        // The lengths were made to fit when the weight was packed.
+        let _ = decode_row(self.format, bytes, room);
+        room
+    }
+}
+
+/// Bytes that begin at a cache line.
+#[derive(Debug, Clone)]
+pub(super) struct Aligned {
+    lines: Vec<Line>,
+    len: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+impl Aligned {
+    pub(super) fn zeros(len: usize) -> Self {
+        Aligned {
+            lines: vec![Line([0; 64]); len.div_ceil(64)],
+            len,
+        }
+    }
+
+    pub(super) fn as_slice(&self) -> &[u8] {
+        // SAFETY: a line is 64 plain bytes without padding, and `len` is within all of them.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+    }
+
+    pub(super) fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: as above; the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+    }
+}
+
+/// A stored matrix to be packed. Its lengths have been checked.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    pub(super) format: Format,
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) row_bytes: usize,
+    pub(super) bytes: Bytes,
+}
+
+impl Source {
+    fn row(&self, i: usize) -> &[u8] {
+        &self.bytes[i * self.row_bytes..(i + 1) * self.row_bytes]
+    }
+
+    /// The matrix in tiles of integers; none for formats of floats.
+    pub(super) fn integers(&self, layout: Layout) -> Option<Integers> {
+        let kind = Kind::of(self.format)?;
+        let blocks = self.cols / BLOCK;
+        let block_bytes = layout.rows * (kind.scale_bytes() + kind.value_bytes());
+        let supers = blocks.div_ceil(8) * layout.rows * kind.super_bytes();
+        let tile_bytes = blocks * block_bytes + supers;
+        let tiles = self.rows.div_ceil(layout.rows);
+        let mut bytes = Aligned::zeros(tiles * tile_bytes);
+        if tile_bytes > 0 {
+            bytes
+                .as_mut_slice()
+                .par_chunks_mut(tile_bytes)
+                .enumerate()
+                .for_each(|(t, tile)| {
+                    for r in 0..layout.rows {
+                        let row = t * layout.rows + r;
+                        if row < self.rows {
+                            self.pack_row(self.row(row), kind, layout, r, tile);
+                        }
+                    }
+                });
+        }
+        Some(Integers {
+            kind,
+            layout,
+            rows: self.rows,
+            cols: self.cols,
+            tile_bytes,
+            bytes,
+        })
+    }
+
+    /// Writes one row into its places in a tile.
+    fn pack_row(&self, stored: &[u8], kind: Kind, layout: Layout, r: usize, tile: &mut [u8]) {
+        let rows = layout.rows;
+        let mut unpacked = Unpacked::new();
+        let (values, run) = (self.format.block_values(), self.format.run_values());
+        let block_bytes = rows * (kind.scale_bytes() + kind.value_bytes());
+        let super_bytes = rows * kind.super_bytes();
+        for (b, block) in stored.chunks_exact(self.format.block_bytes()).enumerate() {
+            unpacked.read(self.format, block);
+            for inner in 0..values / BLOCK {
+                let n = b * (values / BLOCK) + inner;
+                let at = n * block_bytes + (n / 8 + 1) * super_bytes;
+                if super_bytes > 0 && n % 8 == 0 {
+                    // d and dmin, each for all rows.
+                    let at = at - super_bytes;
+                    tile[at + 2 * r..][..2].copy_from_slice(&block[..2]);
+                    tile[at + 2 * (rows + r)..][..2].copy_from_slice(&block[2..4]);
+                }
+                let scales = &mut tile[at..at + rows * kind.scale_bytes()];
+                self.pack_scales(kind, &unpacked, block, inner, run, rows, r, scales);
+                let q = &unpacked.q[inner * BLOCK..(inner + 1) * BLOCK];
+                let at = at + rows * kind.scale_bytes();
+                pack_values(q, kind, layout, r, &mut tile[at..]);
+            }
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn pack_scales(
+        &self,
+        kind: Kind,
+        unpacked: &Unpacked,
+        block: &[u8],
+        inner: usize,
+        run: usize,
+        rows: usize,
+        r: usize,
+        out: &mut [u8],
+    ) {
+        // The first run of this block of 32, and how many it has.
+        let first = inner * BLOCK / run;
+        debug_assert!(first < MOST_RUNS);
+        let half = |v: f32| f16::from_f32(v).to_le_bytes();
+        let mut put2 = |i: usize, v: [u8; 2]| out[2 * (i * rows + r)..][..2].copy_from_slice(&v);
+        match kind {
+            // These are the stored f16 themselves.
+            Kind::Bytes | Kind::Nibbles => put2(0, half(unpacked.scale[first])),
+            Kind::NibblesOffset => {
+                put2(0, half(unpacked.scale[first]));
+                put2(1, half(unpacked.offset[first]));
+            }
+            Kind::NibblesSuper => {
+                let (scale, offset) = scale_and_offset(&block[4..16], inner);
+                out[r] = scale;
+                out[rows + r] = offset;
+            }
+            Kind::BytesHalves | Kind::BytesOffset | Kind::BytesHalvesOffset => {
+                let mut put4 = |i: usize, v: f32| {
+                    out[4 * (i * rows + r)..][..4].copy_from_slice(&v.to_le_bytes());
+                };
+                let runs = BLOCK / run;
+                for i in 0..runs {
+                    put4(i, unpacked.scale[first + i]);
+                    if kind != Kind::BytesHalves {
+                        put4(runs + i, unpacked.offset[first + i]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Writes the 32 integers of one row into their places in a block.
+fn pack_values(q: &[i8], kind: Kind, layout: Layout, r: usize, out: &mut [u8]) {
+    let Layout { rows, group, .. } = layout;
+    let place = |i: usize| (i / group * rows + r) * group + i % group;
+    if kind.nibbles() {
+        let bias = kind.bias(layout) as i8;
+        for i in 0..BLOCK / 2 {
+            // The first half of the block in the low nibbles, the second one in the high ones.
+            let (low, high) = ((q[i] + bias) as u8, (q[i + BLOCK / 2] + bias) as u8);
+            out[place(i)] = low & 15 | high << 4;
+        }
+    } else {
+        let flip = if layout.unsigned { 128 } else { 0 };
+        for (i, q) in q.iter().enumerate() {
+            out[place(i)] = *q as u8 ^ flip;
+        }
+    }
+}
+
+impl Source {
+    /// The matrix in tiles of floats of `tile_rows` rows. Quantized formats are decoded to f32.
+    pub(super) fn floats(&self, tile_rows: usize) -> Result<Floats> {
+        let quantized = self.format.block_values() > 1;
+        let format = if quantized { Format::F32 } else { self.format };
+        let size = format.block_bytes();
+        let tiles = self.rows.div_ceil(tile_rows);
+        let mut bytes = Aligned::zeros(tiles * self.cols * tile_rows * size);
+        if self.cols > 0 {
+            bytes
+                .as_mut_slice()
+                .par_chunks_mut(self.cols * tile_rows * size)
+                .enumerate()
+                .try_for_each(|(t, tile)| {
+                    let mut decoded = vec![0.0; if quantized { self.cols } else { 0 }];
+                    let mut plain = Vec::new();
+                    let rows = tile_rows.min(self.rows - t * tile_rows);
+                    for r in 0..rows {
+                        let mut row = self.row(t * tile_rows + r);
+                        if quantized {
+                            decode_row(self.format, row, &mut decoded)?;
+                            plain.clear();
+                            plain.extend(decoded.iter().flat_map(|v| v.to_le_bytes()));
+                            row = &plain;
+                        }
+                        for (i, value) in row.chunks_exact(size).enumerate() {
+                            tile[(i * tile_rows + r) * size..][..size].copy_from_slice(value);
+                        }
+                    }
+                    Ok::<(), crate::KernelError>(())
+                })?;
+        }
+        Ok(Floats {
+            format,
+            tile_rows,
+            rows: self.rows,
+            cols: self.cols,
+            bytes,
+        })
+    }
+}
