@@ -5,8 +5,8 @@ use std::path::Path;
 
 use kinglet_container::gguf::{Value, Writer};
 use kinglet_container::{Tensor, TensorType};
-use kinglet_kernels::Scalar;
 use kinglet_kernels::blocks::{decode_row, encode_row};
+use kinglet_kernels::{Cpu, Scalar};
 use kinglet_model::autoencoder::Autoencoder;
 use kinglet_model::linear::{Loader, format_of};
 use kinglet_model::{Model, Source, metadata, names, preview};
@@ -129,13 +129,14 @@ fn preview_of(source: &Source) -> Result<Vec<f32>> {
     if let Some(map) = &source.config.latent.preview {
         return Ok(map.clone());
     }
+    let device = Cpu::best();
     let loader = Loader {
-        device: &Scalar,
+        device: &device,
         source,
         audit: None,
     };
     let autoencoder = Autoencoder::load(loader, &source.config)?;
-    Ok(preview::fit(&Scalar, &autoencoder, &source.config)?)
+    Ok(preview::fit(&device, &autoencoder, &source.config)?)
 }
 
 fn kind(choice: &Choice) -> Result<TensorType> {

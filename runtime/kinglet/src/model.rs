@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kinglet_agent::ModelInfo;
-use kinglet_kernels::Scalar;
+use kinglet_kernels::Cpu;
 use kinglet_model::{Model, Source};
 use sha2::{Digest, Sha256};
 
@@ -25,14 +25,8 @@ pub(crate) fn open(path: Option<&Path>) -> Outcome<Source> {
 }
 
 /// Loads a model onto the device of this machine.
-pub(crate) fn load(source: &Source) -> Outcome<Arc<Model<Scalar>>> {
-    if let Ok(forced) = std::env::var("KINGLET_KERNELS")
-        && forced != "scalar"
-    {
-        let reason = format!("KINGLET_KERNELS is \"{forced}\"; this version has \"scalar\"");
-        return Err(Failure::new(reason));
-    }
-    Ok(Model::load(source, Scalar)?)
+pub(crate) fn load(source: &Source) -> Outcome<Arc<Model<Cpu>>> {
+    Ok(Model::load(source, Cpu::from_environment()?)?)
 }
 
 /// Name and hash of a model, as events carry them.

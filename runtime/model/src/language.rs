@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use kinglet_kernels::{AttentionShape, Device, Expert, Mask};
+use kinglet_kernels::{AttentionShape, Device, Expert, Mask, Role};
 
 use crate::config::{Config, ExpertsConfig, LanguageConfig, LayerConfig, Part};
 use crate::error::Result;
@@ -34,8 +34,7 @@ impl<D: Device> Dense<D> {
     }
 
     fn apply(&self, d: &D, x: &D::Buffer) -> Result<D::Buffer> {
-        let mut inner = self.gate.apply(d, x)?;
-        d.swiglu(&mut inner, &self.up.apply(d, x)?)?;
+        let inner = Linear::gated(&self.gate, &self.up, d, x)?;
         self.down.apply(d, &inner)
     }
 }
@@ -244,7 +243,11 @@ impl<D: Device> Language<D> {
             })
         };
         Ok(Language {
-            embeddings: loader.weight("token_embd.weight", &[c.vocabulary, c.hidden])?,
+            embeddings: loader.weight(
+                "token_embd.weight",
+                &[c.vocabulary, c.hidden],
+                Role::Table,
+            )?,
             layers: (0..c.blocks).map(layer).collect::<Result<_>>()?,
             norm: loader.vector("output_norm", c.hidden)?,
             norm_generation: loader.vector("output_norm_gen", c.hidden)?,
@@ -378,12 +381,11 @@ impl<D: Device> Language<D> {
         let order = &pass.order;
         let project = |branch: &Branch<D>, x: &D::Buffer| -> Result<[D::Buffer; 3]> {
             let n = d.rms_norm(x, &branch.attention_norm, c.rms_epsilon)?;
-            let q = branch.q.apply(d, &n)?;
-            let k = branch.k.apply(d, &n)?;
+            let [q, k, v] = Linear::apply_all([&branch.q, &branch.k, &branch.v], d, &n)?;
             Ok([
                 d.rms_norm(&q, &branch.q_norm, c.rms_epsilon)?,
                 d.rms_norm(&k, &branch.k_norm, c.rms_epsilon)?,
-                branch.v.apply(d, &n)?,
+                v,
             ])
         };
         let [mut q, mut k, v] = match &rows.generation {

@@ -1,6 +1,6 @@
 //! Latent tokens: how a picture being drawn enters and leaves the language half.
 
-use kinglet_kernels::Device;
+use kinglet_kernels::{Device, Role};
 
 use crate::config::{Config, LatentConfig};
 use crate::error::Result;
@@ -36,7 +36,7 @@ impl<D: Device> Latents<D> {
                 loader.linear("time.0", hidden, TIME_FEATURES)?,
                 loader.linear("time.2", hidden, hidden)?,
             ),
-            positions: loader.weight("lat.position_embd.weight", &[places, hidden])?,
+            positions: loader.weight("lat.position_embd.weight", &[places, hidden], Role::Table)?,
             config: c.clone(),
         })
     }

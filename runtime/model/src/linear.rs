@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use kinglet_container::TensorType;
-use kinglet_kernels::{Device, Format, WeightData};
+use kinglet_kernels::{Device, Format, KernelError, Role, WeightData};
 
 use crate::error::{ModelError, Result};
 use crate::source::Source;
@@ -60,19 +60,20 @@ impl<D: Device> Clone for Loader<'_, D> {
 impl<D: Device> Copy for Loader<'_, D> {}
 
 impl<D: Device> Loader<'_, D> {
-    /// The tensor `name`, which must have this shape (outermost first).
+    /// The tensor `name`, which must have this shape (outermost first), for this role.
     ///
     /// # Errors
     /// [`ModelError::MissingTensor`], [`ModelError::TensorShape`], [`ModelError::TensorType`], or
     /// what the device refuses.
-    pub fn weight(&self, name: &str, shape: &[usize]) -> Result<D::Weight> {
+    pub fn weight(&self, name: &str, shape: &[usize], role: Role) -> Result<D::Weight> {
         let Some(audit) = self.audit else {
-            return self.checked(name, shape);
+            return self.checked(name, shape, role);
         };
         audit.used.borrow_mut().insert(name.to_owned());
-        self.checked(name, shape).or_else(|e| {
+        self.checked(name, shape, role).or_else(|e| {
             audit.problem(e);
             Ok(self.device.weight(WeightData {
+                role: Role::Matrix,
                 format: Format::F32,
                 rows: 0,
                 cols: 1,
@@ -81,7 +82,7 @@ impl<D: Device> Loader<'_, D> {
         })
     }
 
-    fn checked(&self, name: &str, shape: &[usize]) -> Result<D::Weight> {
+    fn checked(&self, name: &str, shape: &[usize], role: Role) -> Result<D::Weight> {
         let tensor = self.source.tensor(name)?;
         if tensor.shape != shape {
             return Err(self.wrong_shape(name, shape));
@@ -94,6 +95,7 @@ impl<D: Device> Loader<'_, D> {
             [rows, rest @ ..] => (*rows, rest.iter().product()),
         };
         Ok(self.device.weight(WeightData {
+            role,
             format,
             rows,
             cols,
@@ -107,7 +109,7 @@ impl<D: Device> Loader<'_, D> {
     /// As [`Loader::weight`].
     pub fn linear(&self, name: &str, outputs: usize, inputs: usize) -> Result<Linear<D>> {
         Ok(Linear {
-            bias: Some(self.weight(&format!("{name}.bias"), &[outputs])?),
+            bias: Some(self.weight(&format!("{name}.bias"), &[outputs], Role::Vector)?),
             ..self.linear_without_bias(name, outputs, inputs)?
         })
     }
@@ -123,7 +125,7 @@ impl<D: Device> Loader<'_, D> {
         inputs: usize,
     ) -> Result<Linear<D>> {
         Ok(Linear {
-            weight: self.weight(&format!("{name}.weight"), &[outputs, inputs])?,
+            weight: self.weight(&format!("{name}.weight"), &[outputs, inputs], Role::Matrix)?,
             bias: None,
         })
     }
@@ -158,7 +160,7 @@ impl<D: Device> Loader<'_, D> {
             let one = |e| {
                 let name = format!("{name}.{e}.weight");
                 let shape = fill(&self.source.tensor(&name)?.shape);
-                self.weight(&name, &shape)
+                self.weight(&name, &shape, Role::Matrix)
             };
             return (0..count).map(one).collect();
         }
@@ -177,6 +179,7 @@ impl<D: Device> Loader<'_, D> {
         let len = tensor.bytes.len() / count;
         let one = |e: usize| {
             Ok(self.device.weight(WeightData {
+                role: Role::Matrix,
                 format,
                 rows: r,
                 cols: c,
@@ -209,7 +212,7 @@ impl<D: Device> Loader<'_, D> {
     /// # Errors
     /// As [`Loader::weight`].
     pub fn vector(&self, name: &str, len: usize) -> Result<D::Weight> {
-        self.weight(&format!("{name}.weight"), &[len])
+        self.weight(&format!("{name}.weight"), &[len], Role::Vector)
     }
 
     /// `name.weight` and `name.bias` of `[len]`: what a layer norm or group norm has.
@@ -219,7 +222,7 @@ impl<D: Device> Loader<'_, D> {
     pub fn norm(&self, name: &str, len: usize) -> Result<Norm<D>> {
         Ok(Norm {
             weight: self.vector(name, len)?,
-            bias: self.weight(&format!("{name}.bias"), &[len])?,
+            bias: self.weight(&format!("{name}.bias"), &[len], Role::Vector)?,
         })
     }
 }
@@ -245,6 +248,36 @@ impl<D: Device> Linear<D> {
     /// What the device refuses.
     pub fn apply(&self, device: &D, x: &D::Buffer) -> Result<D::Buffer> {
         Ok(device.matmul(x, &self.weight, self.bias.as_ref())?)
+    }
+
+    /// Several layers on the same rows.
+    ///
+    /// # Errors
+    /// What the device refuses.
+    pub fn apply_all<const N: usize>(
+        layers: [&Linear<D>; N],
+        device: &D,
+        x: &D::Buffer,
+    ) -> Result<[D::Buffer; N]> {
+        let weights = layers.map(|l| (&l.weight, l.bias.as_ref()));
+        let made = device.matmuls(x, &weights)?;
+        made.try_into().map_err(|made: Vec<D::Buffer>| {
+            KernelError::Shape {
+                operation: "matmuls",
+                what: "the number of results",
+                got: made.len(),
+                expected: N,
+            }
+            .into()
+        })
+    }
+
+    /// `silu(gate x) * up x`.
+    ///
+    /// # Errors
+    /// What the device refuses.
+    pub fn gated(gate: &Self, up: &Self, device: &D, x: &D::Buffer) -> Result<D::Buffer> {
+        Ok(device.gated(x, &gate.weight, &up.weight)?)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The vision encoder: SigLIP on patches of one picture (NaViT), and the connector.
 
-use kinglet_kernels::{AttentionShape, Device, Mask};
+use kinglet_kernels::{AttentionShape, Device, Mask, Role};
 
 use crate::config::Config;
 use crate::error::{ModelError, Result};
@@ -57,14 +57,18 @@ impl<D: Device> Vision<D> {
         let places = v.position_side * v.position_side;
         Ok(Vision {
             patch_embedding: loader.linear("v.patch_embd", width, v.patch * v.patch * 3)?,
-            positions: loader.weight("v.position_embd.weight", &[places, width])?,
+            positions: loader.weight("v.position_embd.weight", &[places, width], Role::Table)?,
             layers: (0..v.blocks).map(layer).collect::<Result<_>>()?,
             last_norm: loader.norm("v.post_ln", width)?,
             connector: (
                 loader.linear("mm.0", hidden, width)?,
                 loader.linear("mm.2", hidden, hidden)?,
             ),
-            connector_positions: loader.weight("mm.position_embd.weight", &[places, hidden])?,
+            connector_positions: loader.weight(
+                "mm.position_embd.weight",
+                &[places, hidden],
+                Role::Table,
+            )?,
             shape: AttentionShape {
                 heads: v.heads,
                 kv_heads: v.heads,
@@ -118,11 +122,7 @@ impl<D: Device> Vision<D> {
     fn layer(&self, d: &D, layer: &Layer<D>, x: &mut D::Buffer) -> Result<()> {
         let norm = &layer.attention_norm;
         let n = d.layer_norm(x, &norm.weight, &norm.bias, self.epsilon)?;
-        let (q, k, v) = (
-            layer.q.apply(d, &n)?,
-            layer.k.apply(d, &n)?,
-            layer.v.apply(d, &n)?,
-        );
+        let [q, k, v] = Linear::apply_all([&layer.q, &layer.k, &layer.v], d, &n)?;
         let mixed = d.attention(&q, &[], &k, &v, self.shape)?;
         d.add(x, &layer.out.apply(d, &mixed)?)?;
 

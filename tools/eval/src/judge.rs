@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use kinglet_container::tensors::SafeTensors;
 use kinglet_container::{Tensor, TensorType};
-use kinglet_kernels::{ConvShape, Device, Format, Scalar, WeightData};
+use kinglet_kernels::{ConvShape, Device, Format, Role, Scalar, WeightData};
 
 use crate::program::{EvalError, Result};
 
@@ -94,6 +94,7 @@ fn load(tensor: &Tensor) -> Result<Weight> {
         tensor.shape[0]
     };
     Ok(Scalar.weight(WeightData {
+        role: Role::Matrix,
         format: Format::F16,
         rows,
         cols: tensor.values() / rows.max(1),

@@ -37,7 +37,7 @@ pub(crate) fn run(cli: &Cli, args: &RunArgs) -> Outcome {
 }
 
 /// Loads a model for the agent.
-pub(crate) fn load(file: Option<&Path>) -> Outcome<Arc<ModelEngine<kinglet_kernels::Scalar>>> {
+pub(crate) fn load(file: Option<&Path>) -> Outcome<Arc<ModelEngine<kinglet_kernels::Cpu>>> {
     let source = model::open(file)?;
     let engine = ModelEngine {
         model: model::load(&source)?,

@@ -1,6 +1,6 @@
 //! What both halves of the autoencoder are built of.
 
-use kinglet_kernels::{AttentionShape, ConvShape, Device, GroupMoments, Mask};
+use kinglet_kernels::{AttentionShape, ConvShape, Device, GroupMoments, Mask, Role};
 
 use crate::error::Result;
 use crate::linear::{Loader, Norm};
@@ -75,8 +75,12 @@ impl<D: Device> Conv<D> {
         let weight = format!("{name}.weight");
         let outputs = outputs(loader.source, &weight)?;
         Ok(Conv {
-            weight: loader.weight(&weight, &[outputs, inputs, kernel, kernel])?,
-            bias: loader.weight(&format!("{name}.bias"), &[outputs])?,
+            weight: loader.weight(
+                &weight,
+                &[outputs, inputs, kernel, kernel],
+                Role::Kernel { side: kernel },
+            )?,
+            bias: loader.weight(&format!("{name}.bias"), &[outputs], Role::Vector)?,
             kernel,
             outputs,
         })

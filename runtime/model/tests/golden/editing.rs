@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use kinglet_kernels::{Device, Scalar};
+use kinglet_kernels::{Cpu, Device, Scalar};
 use kinglet_model::config::Renorm;
 use kinglet_model::recipes::{Guides, THINK_TO_ANSWER, THINK_TO_DRAW};
 use kinglet_model::{Context, Drawing, Picture};
@@ -29,7 +29,7 @@ pub(crate) fn edit(set: &mut Set, model: &Shared) {
     let noise = channels_last(&f32s(set.input(FILE, "vae_noise")), latent.channels);
 
     let mut main = model.context();
-    let block = |context: &Context<Scalar>, before: usize| {
+    let block = |context: &Context<Cpu>, before: usize| {
         vec![context.position() - 1; context.tokens() - before]
     };
     let seen = observe(|o| {
@@ -103,8 +103,7 @@ pub(crate) fn edit(set: &mut Set, model: &Shared) {
         let parts: Vec<&str> = name.splitn(3, '.').collect();
         if let ["velocity", kind, t] = parts[..] {
             let t: f32 = t.trim_start_matches('t').parse().unwrap();
-            let branch =
-                |context: &Context<Scalar>| context.velocity(&x, t, grid, &mut None).unwrap();
+            let branch = |context: &Context<Cpu>| context.velocity(&x, t, grid, &mut None).unwrap();
             let velocity = match kind {
                 "nocfg" => branch(&guides.main),
                 "cfg_text_branch" => branch(&guides.unprompted),

@@ -15,7 +15,7 @@ mod sparse;
 mod tools;
 mod understanding;
 
-use kinglet_kernels::{Format, Scalar};
+use kinglet_kernels::{Format, InstructionSet};
 use kinglet_model::{Model, Source};
 use set::{Bounds, Set};
 
@@ -28,34 +28,41 @@ const QUANT: &str = "kinglet-quant's golden test";
 
 #[test]
 fn every_golden_tensor_of_the_model_is_reached() {
-    run(Bounds::F32);
+    for kernels in InstructionSet::available() {
+        run(Bounds::exact(kernels));
+    }
 }
 
 #[test]
 fn every_golden_tensor_is_near_in_f16() {
-    run(Bounds {
-        format: Format::F16,
-        ..Bounds::F32
-    });
+    for kernels in InstructionSet::available() {
+        run(Bounds {
+            format: Format::F16,
+            ..Bounds::exact(kernels)
+        });
+    }
 }
 
 /// Random weights have no structure that survives rounding; a trained model loses far less (see
 /// docs/tiny.md).
 #[test]
 fn every_golden_tensor_is_near_in_q8_0() {
-    run(Bounds {
-        format: Format::Q8_0,
-        tensor: 0.08,
-        sample: 0.08,
-        levels: 1,
-        choices: 8,
-    });
+    for kernels in InstructionSet::available() {
+        run(Bounds {
+            kernels,
+            format: Format::Q8_0,
+            tensor: 0.15,
+            sample: 0.08,
+            levels: 1,
+            choices: 8,
+        });
+    }
 }
 
 fn run(bounds: Bounds) {
     let mut set = Set::open(bounds);
     let source = set.source(&set.root().join("checkpoint"));
-    let model = Model::load(&source, Scalar).unwrap();
+    let model = Model::load(&source, set.cpu()).unwrap();
 
     inputs::tokenizer(&mut set, &model);
     inputs::sizes(&mut set, &source);

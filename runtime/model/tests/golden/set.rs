@@ -5,14 +5,16 @@ use std::path::{Path, PathBuf};
 
 use kinglet_container::tensors::SafeTensors;
 use kinglet_container::{Tensor, TensorType};
-use kinglet_kernels::Format;
 use kinglet_kernels::blocks::{decode_row, encode_row};
+use kinglet_kernels::{Cpu, Format, InstructionSet};
 use kinglet_model::linear::format_of;
 use kinglet_model::{Picture, Source};
 
 /// How close a run must come.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
+    /// What it runs on.
+    pub(crate) kernels: InstructionSet,
     /// What the language and vision weights are stored as.
     pub(crate) format: Format,
     /// Largest relative L2 error of a tensor.
@@ -28,13 +30,16 @@ pub(crate) struct Bounds {
 
 impl Bounds {
     /// As the set was made.
-    pub(crate) const F32: Bounds = Bounds {
-        format: Format::F32,
-        tensor: 1e-4,
-        sample: 1e-3,
-        levels: 1,
-        choices: 0,
-    };
+    pub(crate) const fn exact(kernels: InstructionSet) -> Bounds {
+        Bounds {
+            kernels,
+            format: Format::F32,
+            tensor: 1e-4,
+            sample: 1e-3,
+            levels: 1,
+            choices: 0,
+        }
+    }
 }
 
 pub(crate) struct Set {
@@ -172,6 +177,11 @@ impl Set {
         }
     }
 
+    /// What the run's models are loaded onto.
+    pub(crate) fn cpu(&self) -> Cpu {
+        Cpu::new(self.bounds.kernels).unwrap()
+    }
+
     /// Whether every choice must be the set's.
     pub(crate) fn strict(&self) -> bool {
         self.bounds.choices == 0
@@ -285,7 +295,8 @@ impl Set {
             self.worst.1
         );
         println!(
-            "golden: in {}: whole samples within {:.1e} ({}); {} of {} choices differ",
+            "golden: on {} in {}: whole samples within {:.1e} ({}); {} of {} choices differ",
+            self.bounds.kernels,
             self.bounds.format,
             self.worst_sample.0,
             self.worst_sample.1,

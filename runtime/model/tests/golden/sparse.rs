@@ -67,7 +67,7 @@ pub(crate) fn skipped(set: &mut Set, source: &Source) {
                 mode => panic!("the unknown mode {mode}"),
             }
         }
-        let model = Model::load(&source, Scalar).unwrap();
+        let model = Model::load(&source, set.cpu()).unwrap();
         drawings_of(set, &model, FILE, &format!("{prefix}."));
     }
 }
@@ -95,7 +95,7 @@ pub(crate) fn experts(set: &mut Set, source: &Source) {
         set.input("moe/ema.safetensors", &name);
     }
     assert_eq!(sparse.config.vision, source.config.vision);
-    let model = Model::load(&sparse, Scalar).unwrap();
+    let model = Model::load(&sparse, set.cpu()).unwrap();
     drawings_of(set, &model, FILE, "");
 
     // What enters and leaves the experts of the conditional pass.

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use kinglet_kernels::{Device, Scalar};
+use kinglet_kernels::{Cpu, Device, Scalar};
 use kinglet_model::config::Renorm;
 use kinglet_model::observe::Stage;
 use kinglet_model::recipes::Guides;
@@ -12,7 +12,7 @@ use crate::drawing::VELOCITY;
 use crate::inputs::PREPROCESS;
 use crate::set::{Set, ids};
 
-pub(crate) type Shared = std::sync::Arc<Model<Scalar>>;
+pub(crate) type Shared = std::sync::Arc<Model<Cpu>>;
 
 pub(crate) fn channels_first(values: &[f32], channels: usize) -> Vec<f32> {
     let pixels = values.len() / channels;
@@ -57,7 +57,7 @@ pub(crate) fn observe(
     seen
 }
 
-pub(crate) fn assert_sizes(expected: &serde_json::Value, context: &Context<Scalar>) {
+pub(crate) fn assert_sizes(expected: &serde_json::Value, context: &Context<Cpu>) {
     let [tokens, position]: [usize; 2] = serde_json::from_value(expected.clone()).unwrap();
     assert_eq!(
         (context.tokens(), context.position() as usize),
@@ -66,7 +66,7 @@ pub(crate) fn assert_sizes(expected: &serde_json::Value, context: &Context<Scala
 }
 
 /// The prompt's context and the empty one.
-pub(crate) fn drawing_guides(set: &mut Set, model: &Shared) -> Guides<Scalar> {
+pub(crate) fn drawing_guides(set: &mut Set, model: &Shared) -> Guides<Cpu> {
     let meta = set.json("goldens/meta.json");
     let prompt = meta["prompt_t2i"].as_str().unwrap();
     let guides = Guides::to_draw(model, prompt, false).unwrap();
@@ -114,7 +114,7 @@ pub(crate) struct Decoded {
 
 /// Decodes as many tokens as the set did. Each step gets the set's token, so that its logits can be
 /// compared even where ours would have been another.
-pub(crate) fn decode(model: &Shared, context: &mut Context<Scalar>, theirs: &[u32]) -> Decoded {
+pub(crate) fn decode(model: &Shared, context: &mut Context<Cpu>, theirs: &[u32]) -> Decoded {
     let mut out = Decoded::default();
     let start = model.tokenizer.text_start;
     let mut token = start;
