@@ -284,7 +284,7 @@ impl Source {
             for inner in 0..values / BLOCK {
                 let n = b * (values / BLOCK) + inner;
                 let at = n * block_bytes + (n / 8 + 1) * super_bytes;
-                if super_bytes > 0 && n % 8 == 0 {
+                if super_bytes > 0 && n.is_multiple_of(8) {
                     // d and dmin, each for all rows.
                     let at = at - super_bytes;
                     tile[at + 2 * r..][..2].copy_from_slice(&block[..2]);

@@ -47,26 +47,21 @@ impl Activations {
         if cols == 0 {
             return out;
         }
-        let one = |((x, q), (scale, sums)): ((&[f32], &mut [i8]), (&mut [f32], &mut [f32]))| {
-            float::quantize(set, x, q, scale, sums);
-        };
-        let all = x.par_chunks(cols).zip(out.q.par_chunks_mut(cols)).zip(
-            out.scale
-                .par_chunks_mut(blocks)
-                .zip(out.sums.par_chunks_mut(2 * blocks)),
-        );
         // A few rows are done before threads have woken up.
         if rows < 8 {
-            x.chunks(cols)
-                .zip(out.q.chunks_mut(cols))
-                .zip(
-                    out.scale
-                        .chunks_mut(blocks)
-                        .zip(out.sums.chunks_mut(2 * blocks)),
-                )
-                .for_each(one);
+            let integers = x.chunks(cols).zip(out.q.chunks_mut(cols));
+            let scales = out.scale.chunks_mut(blocks);
+            let scales = scales.zip(out.sums.chunks_mut(2 * blocks));
+            for ((x, q), (scale, sums)) in integers.zip(scales) {
+                float::quantize(set, x, q, scale, sums);
+            }
         } else {
-            all.for_each(one);
+            let integers = x.par_chunks(cols).zip(out.q.par_chunks_mut(cols));
+            let scales = out.scale.par_chunks_mut(blocks);
+            let scales = scales.zip(out.sums.par_chunks_mut(2 * blocks));
+            integers.zip(scales).for_each(|((x, q), (scale, sums))| {
+                float::quantize(set, x, q, scale, sums);
+            });
         }
         if paired(layout) {
             interleave(&mut out.q, cols);

@@ -148,4 +148,15 @@ mod tests {
         }
         assert!(InstructionSet::best().is_available());
     }
+
+    /// Who runs the tests on a certain processor can make sure that all its sets are tested.
+    #[test]
+    fn the_sets_are_those_that_the_caller_expects() {
+        if let Ok(expected) = std::env::var("KINGLET_EXPECTED_SETS") {
+            let got: Vec<&str> = InstructionSet::available()
+                .map(InstructionSet::name)
+                .collect();
+            assert_eq!(got.join(" "), expected);
+        }
+    }
 }

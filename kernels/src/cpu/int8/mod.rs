@@ -72,7 +72,7 @@ impl<'a> View<'a> {
     fn from(&self, first: usize, group: usize) -> Pointers {
         let blocks = self.a.cols / BLOCK;
         let runs = if self.halves { 2 * blocks } else { blocks };
-        debug_assert!(group != 8 || first % 2 == 0);
+        debug_assert!(group != 8 || first.is_multiple_of(2));
         Pointers {
             q: self.a.q[first * self.a.cols..].as_ptr(),
             scale: self.a.scale[first * blocks..].as_ptr(),
@@ -90,6 +90,8 @@ impl<'a> View<'a> {
 struct Pointers {
     q: *const i8,
     scale: *const f32,
+    /// No NEON layout has a bias.
+    #[cfg_attr(target_arch = "aarch64", allow(dead_code))]
     corrections: *const f32,
     sums: *const f32,
     cols: usize,
