@@ -18,7 +18,7 @@ pub mod error;
 pub mod format;
 pub mod scalar;
 
-pub use cpu::{Cpu, InstructionSet};
+pub use cpu::{Cpu, InstructionSet, Roof};
 pub use device::{
     AttentionShape, ConvShape, Device, Expert, GroupMoments, Mask, RenormSpan, Role, WeightData,
 };

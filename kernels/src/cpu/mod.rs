@@ -5,6 +5,7 @@
 //! - [`lanes`]: vectors of f32; [`float`]: kernels written once over them.
 //! - [`pack`]: weights in the order in which kernels read them; [`quantize`]: activations as integers.
 //! - [`int8`]: products of integers, one file an instruction set.
+//! - [`roof`]: what the processor can do at most.
 //! - [`matmul`], [`conv`], [`attention`]: the operations, cut into tasks for threads.
 //!
 //! Quantized weights are multiplied with activations that are quantized too, 32 values to a scale;
@@ -24,6 +25,7 @@ mod lanes;
 mod matmul;
 mod pack;
 mod quantize;
+pub mod roof;
 pub mod set;
 #[cfg(test)]
 mod tests;
@@ -39,6 +41,7 @@ use crate::scalar::{HalfMatrix, KeysValues, Matrix, Scalar, Stored, choose};
 use matmul::Then;
 use pack::{Floats, Integers, Layout};
 use quantize::Activations;
+pub use roof::Roof;
 pub use set::InstructionSet;
 
 /// Values that one task of an operation on each value takes.

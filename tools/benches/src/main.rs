@@ -1,0 +1,234 @@
+//! `kinglet-bench`: our kernels against their peers and against the machine's limits. See `tools/bench`.
+
+mod ggml;
+mod row;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::{Parser, ValueEnum};
+use ggml::Ggml;
+use kinglet_kernels::{Cpu, Device, Format, KernelError, Role, Roof, WeightData};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use row::Row;
+
+/// Measures kernels; ours and a peer's alternate in one run.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// What is measured.
+    what: What,
+    /// One JSON object a line.
+    #[arg(long)]
+    json: bool,
+    /// The program of tools/peers/ggml.
+    #[arg(long)]
+    ggml: Option<PathBuf>,
+    /// Threads.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Only formats of these names.
+    #[arg(long, value_delimiter = ',')]
+    formats: Vec<String>,
+    /// Once each, and only small work: for counting instructions.
+    #[arg(long)]
+    once: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum What {
+    /// Single operations.
+    Kernels,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum BenchError {
+    #[error("the peer: {0}")]
+    Peer(String),
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    #[error("{0}")]
+    Threads(#[from] rayon::ThreadPoolBuildError),
+}
+
+type Result<T> = std::result::Result<T, BenchError>;
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("kinglet-bench: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Outputs, inputs, tokens.
+const SHAPES: [(usize, usize, usize); 6] = [
+    (3584, 3584, 1),
+    (3584, 3584, 256),
+    (3584, 3584, 1024),
+    (18_944, 3584, 1),
+    (18_944, 3584, 256),
+    (18_944, 3584, 1024),
+];
+/// Where instructions are counted.
+const SMALL: [(usize, usize, usize); 2] = [(256, 512, 1), (256, 512, 64)];
+/// Products with one token take turns on weights of so many bytes together, so that each comes out of
+/// memory and not out of a cache, as in a model.
+const COLD: usize = 1 << 30;
+/// Both sides are measured so often in turn.
+const TURNS: usize = 3;
+
+fn run(arguments: &Arguments) -> Result<()> {
+    let mut threads = rayon::ThreadPoolBuilder::new();
+    if let Some(n) = arguments.threads {
+        threads = threads.num_threads(n);
+    }
+    threads.build_global()?;
+    let cpu = Cpu::from_environment()?;
+    let What::Kernels = arguments.what;
+    let wanted = |f: &Format| {
+        arguments.formats.is_empty() || arguments.formats.iter().any(|name| name == f.name())
+    };
+    let formats = [
+        Format::Q8_0,
+        Format::Q4_0,
+        Format::Q4_K,
+        Format::Q6_K,
+        Format::F16,
+    ];
+    if arguments.once {
+        for format in formats.into_iter().filter(wanted) {
+            for shape in SMALL {
+                Product::new(cpu, format, shape)?.seconds(1)?;
+            }
+        }
+        return Ok(());
+    }
+    let roof = Roof::measure(cpu.set());
+    eprintln!(
+        "{}: {:.0} Gop/s on integers, {:.1} GB/s read",
+        cpu.describe(),
+        roof.integers.unwrap_or(0.0) / 1e9,
+        roof.read / 1e9
+    );
+    let mut peer = arguments.ggml.as_deref().map(Ggml::start).transpose()?;
+    for format in formats.into_iter().filter(wanted) {
+        for shape in SHAPES {
+            for row in matmul(cpu, format, shape, &roof, peer.as_mut())? {
+                row.print(arguments.json);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn matmul(
+    cpu: Cpu,
+    format: Format,
+    shape: (usize, usize, usize),
+    roof: &Roof,
+    mut peer: Option<&mut Ggml>,
+) -> Result<Vec<Row>> {
+    let (m, k, n) = shape;
+    let threads = rayon::current_num_threads();
+    let product = Product::new(cpu, format, shape)?;
+    let operations = 2.0 * m as f64 * k as f64 * n as f64;
+    let repeats = 3;
+    let copies = product.weights.len();
+    let mut ours = f64::INFINITY;
+    let mut theirs: Vec<(String, f64)> = Vec::new();
+    for _ in 0..TURNS {
+        ours = ours.min(product.seconds(repeats)?);
+        if let Some(peer) = peer.as_deref_mut() {
+            for (name, seconds) in peer.matmul(format.name(), shape, copies, threads, repeats)? {
+                match theirs.iter_mut().find(|(known, _)| *known == name) {
+                    Some((_, best)) => *best = best.min(seconds),
+                    None => theirs.push((name, seconds)),
+                }
+            }
+        }
+    }
+    // A product with one token is bound by reading the weight, others by multiplying.
+    let roof = if n == 1 {
+        let bytes = (m * format.row_bytes(k)?) as f64;
+        Some(bytes / ours / roof.read)
+    } else if format.block_values() > 1 {
+        roof.integers.map(|limit| operations / ours / limit)
+    } else {
+        None
+    };
+    let speed = |seconds: f64| operations / seconds / 1e9;
+    let row = |peer: Option<(&str, &str, f64)>| Row {
+        work: format!("matmul M={m} K={k} N={n}"),
+        format: format.name().to_owned(),
+        threads,
+        kernels: cpu.set().name().to_owned(),
+        ours: speed(ours),
+        peer: peer.map(|(name, _, _)| name.to_owned()),
+        peer_config: peer.map(|(_, config, _)| config.to_owned()),
+        theirs: peer.map(|(_, _, seconds)| speed(seconds)),
+        unit: "Gop/s",
+        ratio: peer.map(|(_, _, seconds)| seconds / ours),
+        roof,
+    };
+    if theirs.is_empty() {
+        return Ok(vec![row(None)]);
+    }
+    let rows = theirs
+        .iter()
+        .map(|(config, s)| row(Some(("ggml", config, *s))));
+    Ok(rows.collect())
+}
+
+/// A weight and activations, ready to be multiplied.
+struct Product {
+    cpu: Cpu,
+    x: <Cpu as Device>::Buffer,
+    weights: Vec<<Cpu as Device>::Weight>,
+}
+
+impl Product {
+    fn new(cpu: Cpu, format: Format, (m, k, n): (usize, usize, usize)) -> Result<Self> {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let x: Vec<f32> = (0..n * k).map(|_| rng.random_range(-1.0..1.0)).collect();
+        let mut bytes = vec![0u8; m * format.row_bytes(k)?];
+        // Small exponents: no block has an infinite factor.
+        bytes.fill_with(|| rng.random_range(0..48));
+        let copies = if n == 1 {
+            COLD / bytes.len().max(1 << 20)
+        } else {
+            1
+        };
+        let bytes = bytes::Bytes::from(bytes);
+        let weight = |_| {
+            cpu.weight(WeightData {
+                role: Role::Matrix,
+                format,
+                rows: m,
+                cols: k,
+                bytes: bytes.clone(),
+            })
+        };
+        let weights = (0..copies)
+            .map(weight)
+            .collect::<std::result::Result<_, _>>()?;
+        let x = cpu.upload(&x, k)?;
+        Ok(Product { cpu, x, weights })
+    }
+
+    /// The best of several rounds, for one product; quantizing the activations is part of it.
+    fn seconds(&self, repeats: usize) -> Result<f64> {
+        let mut best = f64::INFINITY;
+        for _ in 0..repeats {
+            let start = Instant::now();
+            for w in &self.weights {
+                std::hint::black_box(self.cpu.matmul(&self.x, w, None)?);
+            }
+            best = best.min(start.elapsed().as_secs_f64() / self.weights.len() as f64);
+        }
+        Ok(best)
+    }
+}
