@@ -174,48 +174,130 @@ mod body {
         }
     }
 
-    /// Replaces each value by `f` of it. What does not fill a vector goes through a padded one.
+    /// A function of each value and another one. Closures would not be inlined early enough to be
+    /// compiled with a set's features.
+    trait Function {
+        unsafe fn of<L: Lanes>(&self, v: L, other: L) -> L;
+    }
+
+    macro_rules! function {
+        ($name:ident($($field:ident),*), $of:expr) => {
+            struct $name {
+                $($field: f32,)*
+            }
+
+            impl Function for $name {
+                #[inline(always)]
+                unsafe fn of<L: Lanes>(&self, v: L, other: L) -> L {
+                    $(let $field = unsafe { L::splat(self.$field) };)*
+                    // SAFETY: arithmetic of the set that the kernel is compiled for.
+                    unsafe { $of(v, other $(, $field)*) }
+                }
+            }
+        };
+    }
+
     #[inline(always)]
-    unsafe fn each<L: Lanes>(x: &mut [f32], f: impl Fn(L) -> L) {
+    unsafe fn silu_of<L: Lanes>(v: L, _: L) -> L {
+        // SAFETY: plain arithmetic.
+        unsafe { v.mul(sigmoid_of(v)) }
+    }
+    #[inline(always)]
+    unsafe fn swiglu_of<L: Lanes>(v: L, up: L) -> L {
+        // SAFETY: plain arithmetic.
+        unsafe { v.mul(sigmoid_of(v)).mul(up) }
+    }
+    #[inline(always)]
+    unsafe fn gelu_of<L: Lanes>(v: L, _: L) -> L {
+        // 0.5 (1 + tanh(y)) = sigmoid(2 y)
+        // SAFETY: plain arithmetic.
+        unsafe {
+            let inner = v.mul(v).mul_add(L::splat(0.044_715), L::splat(1.0));
+            v.mul(sigmoid_of(v.mul(inner).mul(L::splat(2.0 * 0.797_884_6))))
+        }
+    }
+    #[inline(always)]
+    unsafe fn add_scaled_of<L: Lanes>(v: L, other: L, a: L) -> L {
+        // SAFETY: plain arithmetic.
+        unsafe { other.mul_add(a, v) }
+    }
+    #[inline(always)]
+    unsafe fn scaled_exp_of<L: Lanes>(v: L, _: L, scale: L, less: L) -> L {
+        // SAFETY: plain arithmetic.
+        unsafe { exp_of(v.mul_add(scale, less)) }
+    }
+    #[inline(always)]
+    unsafe fn mul_of<L: Lanes>(v: L, other: L) -> L {
+        // SAFETY: plain arithmetic.
+        unsafe { v.mul(other) }
+    }
+    #[inline(always)]
+    unsafe fn add_of<L: Lanes>(v: L, other: L) -> L {
+        // SAFETY: plain arithmetic.
+        unsafe { v.add(other) }
+    }
+
+    function!(Silu(), silu_of);
+    function!(Swiglu(), swiglu_of);
+    function!(Gelu(), gelu_of);
+    function!(AddScaled(a), add_scaled_of);
+    function!(ScaledExp(scale, less), scaled_exp_of);
+    function!(Mul(), mul_of);
+    function!(Add(), add_of);
+
+    /// Replaces each value by a function of it. What does not fill a vector goes through a padded
+    /// one.
+    #[inline(always)]
+    unsafe fn each<L: Lanes, F: Function>(x: &mut [f32], f: F) {
         let mut chunks = x.chunks_exact_mut(L::LEN);
         for chunk in &mut chunks {
             // SAFETY: a chunk has `LEN` values.
-            unsafe { f(L::load(chunk.as_ptr())).store(chunk.as_mut_ptr()) }
+            unsafe {
+                let v = L::load(chunk.as_ptr());
+                f.of(v, v).store(chunk.as_mut_ptr());
+            }
         }
         let rest = chunks.into_remainder();
         let mut padded = [0.0; 16];
         padded[..rest.len()].copy_from_slice(rest);
         // SAFETY: no vector is longer than 16.
-        unsafe { f(L::load(padded.as_ptr())).store(padded.as_mut_ptr()) }
+        unsafe {
+            let v = L::load(padded.as_ptr());
+            f.of(v, v).store(padded.as_mut_ptr());
+        }
         rest.copy_from_slice(&padded[..rest.len()]);
     }
 
-    /// Replaces each value of `x` by `f` of it and that of `y`.
+    /// Replaces each value of `x` by a function of it and that of `y`.
     #[inline(always)]
-    unsafe fn pairs<L: Lanes>(x: &mut [f32], y: &[f32], f: impl Fn(L, L) -> L) {
+    unsafe fn pairs<L: Lanes, F: Function>(x: &mut [f32], y: &[f32], f: F) {
         let mut chunks = x.chunks_exact_mut(L::LEN);
         let mut others = y.chunks_exact(L::LEN);
         for (x, y) in (&mut chunks).zip(&mut others) {
             // SAFETY: a chunk has `LEN` values.
-            unsafe { f(L::load(x.as_ptr()), L::load(y.as_ptr())).store(x.as_mut_ptr()) }
+            unsafe {
+                f.of(L::load(x.as_ptr()), L::load(y.as_ptr()))
+                    .store(x.as_mut_ptr())
+            }
         }
         let (rest, others) = (chunks.into_remainder(), others.remainder());
         let (mut a, mut b) = ([0.0; 16], [0.0; 16]);
         a[..rest.len()].copy_from_slice(rest);
         b[..others.len()].copy_from_slice(others);
         // SAFETY: no vector is longer than 16.
-        unsafe { f(L::load(a.as_ptr()), L::load(b.as_ptr())).store(a.as_mut_ptr()) }
+        unsafe {
+            f.of(L::load(a.as_ptr()), L::load(b.as_ptr()))
+                .store(a.as_mut_ptr())
+        }
         rest.copy_from_slice(&a[..rest.len()]);
     }
 
     #[inline(always)]
     pub(super) unsafe fn softmax<L: Lanes>(x: &mut [f32], scale: f32) {
         let largest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let less = -largest * scale;
         // SAFETY: plain arithmetic.
-        unsafe {
-            let (scale, less) = (L::splat(scale), L::splat(-largest * scale));
-            each::<L>(x, |v| exp_of(v.mul_add(scale, less)));
-        }
+        unsafe { each::<L, _>(x, ScaledExp { scale, less }) }
         let sum: f32 = x.iter().sum();
         let inverse = 1.0 / sum;
         for v in x {
@@ -226,32 +308,25 @@ mod body {
     #[inline(always)]
     pub(super) unsafe fn silu<L: Lanes>(x: &mut [f32]) {
         // SAFETY: plain arithmetic.
-        unsafe { each::<L>(x, |v| v.mul(sigmoid_of(v))) }
+        unsafe { each::<L, _>(x, Silu {}) }
     }
 
     #[inline(always)]
     pub(super) unsafe fn swiglu<L: Lanes>(gate: &mut [f32], up: &[f32]) {
         // SAFETY: plain arithmetic.
-        unsafe { pairs::<L>(gate, up, |g, u| g.mul(sigmoid_of(g)).mul(u)) }
+        unsafe { pairs::<L, _>(gate, up, Swiglu {}) }
     }
 
     #[inline(always)]
     pub(super) unsafe fn gelu_tanh<L: Lanes>(x: &mut [f32]) {
-        // 0.5 (1 + tanh(y)) = sigmoid(2 y)
         // SAFETY: plain arithmetic.
-        unsafe {
-            each::<L>(x, |v| {
-                let inner = v.mul(v).mul_add(L::splat(0.044_715), L::splat(1.0));
-                let y = v.mul(inner).mul(L::splat(2.0 * 0.797_884_6));
-                v.mul(sigmoid_of(y))
-            });
-        }
+        unsafe { each::<L, _>(x, Gelu {}) }
     }
 
     #[inline(always)]
     pub(super) unsafe fn add_scaled<L: Lanes>(x: &mut [f32], a: f32, y: &[f32]) {
         // SAFETY: plain arithmetic.
-        unsafe { pairs::<L>(x, y, |x, y| y.mul_add(L::splat(a), x)) }
+        unsafe { pairs::<L, _>(x, y, AddScaled { a }) }
     }
 
     #[inline(always)]
@@ -269,8 +344,8 @@ mod body {
             out.copy_from_slice(x);
             // SAFETY: plain arithmetic.
             unsafe {
-                pairs::<L>(out, mul, |x, m| x.mul(m));
-                pairs::<L>(out, add, |x, a| x.add(a));
+                pairs::<L, _>(out, mul, Mul {});
+                pairs::<L, _>(out, add, Add {});
                 if swish {
                     silu::<L>(out);
                 }

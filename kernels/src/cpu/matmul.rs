@@ -62,14 +62,14 @@ pub(super) fn integers(
     let other = match then {
         Then::Gate(up) => {
             assert!(up.rows == w.rows && up.cols == w.cols);
-            Some((up, View::new(a, up)))
+            Some((up, View::new(set, a, up)))
         }
         Then::Bias(bias) => {
             assert!(bias.is_none_or(|b| b.len() == w.rows));
             None
         }
     };
-    let view = View::new(a, w);
+    let view = View::new(set, a, w);
     let tile_rows = w.layout.rows;
     let tiles = w.rows.div_ceil(tile_rows);
     // So many tokens that their integers stay in the cache, in whole groups.

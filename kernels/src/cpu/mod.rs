@@ -40,7 +40,7 @@ use crate::format::Format;
 use crate::scalar::{HalfMatrix, KeysValues, Matrix, Scalar, Stored, choose};
 use matmul::Then;
 use pack::{Floats, Integers, Layout};
-use quantize::Activations;
+use quantize::{Activations, Rows};
 pub use roof::Roof;
 pub use set::InstructionSet;
 
@@ -115,7 +115,9 @@ impl Cpu {
         let mut out = Matrix::new(x.rows, w.rows)?;
         match &w.kept {
             Kept::Integers(integers) => {
-                let a = a.get_or_insert_with(|| Activations::new(self.set, &x.values, x.cols));
+                let a = a.get_or_insert_with(|| {
+                    Rows::new(self.set, &x.values, x.cols).arrange(self.set)
+                });
                 matmul::integers(self.set, a, integers, Then::Bias(bias), &mut out.values);
             }
             Kept::Floats(floats) if w.role == Role::Matrix => {
@@ -138,7 +140,8 @@ impl Cpu {
         if let (Kept::Integers(gate), Kept::Integers(up)) = (&gate.kept, &up.kept) {
             same("gated", "the row length of x", x.cols, gate.cols)?;
             let mut out = Matrix::new(x.rows, gate.rows)?;
-            let a = a.get_or_insert_with(|| Activations::new(self.set, &x.values, x.cols));
+            let a =
+                a.get_or_insert_with(|| Rows::new(self.set, &x.values, x.cols).arrange(self.set));
             matmul::integers(self.set, a, gate, Then::Gate(up), &mut out.values);
             return Ok(out);
         }
@@ -403,8 +406,7 @@ impl Device for Cpu {
         let rows_of = choose(x, logits, experts.len(), used)?;
         let integers = |w: &Weight| matches!(w.kept, Kept::Integers(_));
         let shared = experts.iter().any(|e| integers(e.gate) && integers(e.up));
-        let all = shared.then(|| Activations::new(self.set, &x.values, x.cols));
-        let layout = Layout::of(self.set);
+        let all = shared.then(|| Rows::new(self.set, &x.values, x.cols));
         let mut out = Matrix::new(x.rows, x.cols)?;
         for (e, (expert, rows)) in experts.iter().zip(&rows_of).enumerate() {
             if rows.is_empty() {
@@ -412,7 +414,7 @@ impl Device for Cpu {
             }
             let mine = self.gather_rows(x, rows)?;
             let mut a = match &all {
-                Some(all) if x.cols == expert.gate.cols => Some(all.gather(layout, rows)),
+                Some(all) if x.cols == expert.gate.cols => Some(all.gather(rows).arrange(self.set)),
                 _ => None,
             };
             let inner = self.gated_product(&mine, &mut a, expert.gate, expert.up)?;

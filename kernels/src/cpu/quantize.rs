@@ -3,20 +3,35 @@
 use rayon::prelude::*;
 
 use super::float;
+use super::int8;
 use super::pack::{BLOCK, Layout};
 use super::set::InstructionSet;
 
-/// Rows of activations, quantized.
+/// Rows of activations, quantized, row by row.
+#[derive(Debug, Clone)]
+pub(super) struct Rows {
+    rows: usize,
+    cols: usize,
+    /// `[rows, cols]`
+    q: Vec<i8>,
+    /// `[rows, cols / 32]`
+    scale: Vec<f32>,
+    /// `scale` times the sum of the integers of each half of a block: `[rows, cols / 16]`
+    sums: Vec<f32>,
+}
+
+/// The same in the order in which kernels read them: the groups of rows that a kernel takes at once
+/// lie together, block by block, so that all of it is one stream.
 #[derive(Debug, Clone)]
 pub(super) struct Activations {
     pub(super) rows: usize,
     pub(super) cols: usize,
-    /// `[rows, cols]`; where the layout's groups are 8 long, rows come in pairs: for every group of
-    /// 8 values those of the first row, then those of the second (an odd number is filled up).
+    /// For each group `[block][row][32]`; where the layout's groups are 8 long, rows come in pairs,
+    /// `[block][pair][4][row of the pair][8]`, and an odd number of them is filled up.
     pub(super) q: Vec<i8>,
-    /// `[rows, cols / 32]`
+    /// For each group `[block][row]`.
     pub(super) scale: Vec<f32>,
-    /// `scale` times the sum of the integers of each half of a block: `[rows, cols / 16]`
+    /// For each group `[block][half][row]`.
     pub(super) sums: Vec<f32>,
 }
 
@@ -25,24 +40,18 @@ pub(super) const fn paired(layout: Layout) -> bool {
     layout.group == 8
 }
 
-impl Activations {
+impl Rows {
     /// Quantizes rows of `cols` values, a multiple of 32: `scale = max|x| / 127`, integers rounded to
     /// the nearest.
     pub(super) fn new(set: InstructionSet, x: &[f32], cols: usize) -> Self {
-        let layout = Layout::of(set);
         let rows = x.len() / cols.max(1);
-        let kept = if paired(layout) {
-            rows.next_multiple_of(2)
-        } else {
-            rows
-        };
         let blocks = cols / BLOCK;
-        let mut out = Activations {
+        let mut out = Rows {
             rows,
             cols,
-            q: vec![0; kept * cols],
-            scale: vec![0.0; kept * blocks],
-            sums: vec![0.0; kept * 2 * blocks],
+            q: vec![0; rows * cols],
+            scale: vec![0.0; rows * blocks],
+            sums: vec![0.0; rows * 2 * blocks],
         };
         if cols == 0 {
             return out;
@@ -63,63 +72,76 @@ impl Activations {
                 float::quantize(set, x, q, scale, sums);
             });
         }
-        if paired(layout) {
-            interleave(&mut out.q, cols);
-        }
         out
     }
 
-    /// Some of the rows. Not for paired layouts.
-    pub(super) fn gather(&self, layout: Layout, ids: &[u32]) -> Self {
-        let blocks = self.cols / BLOCK;
-        let pick = |from: &[f32], width: usize| {
-            let mut out = Vec::with_capacity(ids.len() * width);
-            for id in ids {
-                out.extend_from_slice(&from[*id as usize * width..][..width]);
-            }
-            out
-        };
-        let mut scale = pick(&self.scale, blocks);
-        let mut sums = pick(&self.sums, 2 * blocks);
-        let mut q = Vec::with_capacity(ids.len() * self.cols);
-        if paired(layout) {
-            for id in ids {
-                let id = *id as usize;
-                let pair = &self.q[id / 2 * 2 * self.cols..][..2 * self.cols];
-                for group in pair.chunks_exact(16) {
-                    q.extend_from_slice(&group[id % 2 * 8..][..8]);
-                }
-            }
-            if ids.len() % 2 == 1 {
-                q.resize(q.len() + self.cols, 0);
-                scale.resize(scale.len() + blocks, 0.0);
-                sums.resize(sums.len() + 2 * blocks, 0.0);
-            }
-            interleave(&mut q, self.cols);
-        } else {
-            for id in ids {
-                q.extend_from_slice(&self.q[*id as usize * self.cols..][..self.cols]);
-            }
+    /// The rows `ids`.
+    pub(super) fn gather(&self, ids: &[u32]) -> Self {
+        fn pick<T: Copy>(from: &[T], width: usize, ids: &[u32]) -> Vec<T> {
+            let rows = ids.iter().map(|id| &from[*id as usize * width..][..width]);
+            rows.flatten().copied().collect()
         }
-        Activations {
+        let blocks = self.cols / BLOCK;
+        Rows {
             rows: ids.len(),
             cols: self.cols,
-            q,
-            scale,
-            sums,
+            q: pick(&self.q, self.cols, ids),
+            scale: pick(&self.scale, blocks, ids),
+            sums: pick(&self.sums, 2 * blocks, ids),
         }
     }
-}
 
-/// Rows in pairs: 8 values of the first, 8 of the second, and so on.
-fn interleave(q: &mut [i8], cols: usize) {
-    let mut mixed = vec![0; 2 * cols];
-    for pair in q.chunks_exact_mut(2 * cols) {
-        let (first, second) = pair.split_at(cols);
-        for (i, out) in mixed.chunks_exact_mut(16).enumerate() {
-            out[..8].copy_from_slice(&first[i * 8..][..8]);
-            out[8..].copy_from_slice(&second[i * 8..][..8]);
+    /// The rows in the order of the set's kernels.
+    pub(super) fn arrange(self, set: InstructionSet) -> Activations {
+        let pairs = paired(Layout::of(set));
+        if self.rows == 1 && !pairs {
+            return Activations {
+                rows: 1,
+                cols: self.cols,
+                q: self.q,
+                scale: self.scale,
+                sums: self.sums,
+            };
         }
-        pair.copy_from_slice(&mixed);
+        let (cols, blocks) = (self.cols, self.cols / BLOCK);
+        let kept = if pairs {
+            self.rows.next_multiple_of(2)
+        } else {
+            self.rows
+        };
+        let mut out = Activations {
+            rows: self.rows,
+            cols,
+            q: vec![0; kept * cols],
+            scale: vec![0.0; kept * blocks],
+            sums: vec![0.0; kept * 2 * blocks],
+        };
+        let mut first = 0;
+        while first < self.rows {
+            let n = int8::tokens(set, self.rows - first);
+            let q = &mut out.q[first * cols..][..n * cols];
+            let scale = &mut out.scale[first * blocks..][..n * blocks];
+            let sums = &mut out.sums[first * 2 * blocks..][..n * 2 * blocks];
+            for t in 0..n.min(self.rows - first) {
+                let row = first + t;
+                for b in 0..blocks {
+                    let from = &self.q[row * cols + b * BLOCK..][..BLOCK];
+                    if pairs {
+                        let at = (b * n + t / 2 * 2) * BLOCK + t % 2 * 8;
+                        for (i, eight) in from.as_chunks::<8>().0.iter().enumerate() {
+                            q[at + 16 * i..][..8].copy_from_slice(eight);
+                        }
+                    } else {
+                        q[(b * n + t) * BLOCK..][..BLOCK].copy_from_slice(from);
+                    }
+                    scale[b * n + t] = self.scale[row * blocks + b];
+                    for half in 0..2 {
+                        sums[(2 * b + half) * n + t] = self.sums[(row * blocks + b) * 2 + half];
+                    }
+                }
+            }
+            first += n;
+        }
+        out
     }
 }

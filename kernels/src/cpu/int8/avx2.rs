@@ -46,7 +46,7 @@ unsafe fn tokens<const KIND: u8, const T: usize>(
             let (scale, offset, bytes) = scales::<KIND>(w, factors);
             w = w.add(bytes);
             let four = |t: usize, i: usize| {
-                let a = p.q.add(t * p.cols + b * 32 + 4 * i).cast::<i32>();
+                let a = p.q.add((b * T + t) * 32 + 4 * i).cast::<i32>();
                 _mm256_set1_epi32(a.read_unaligned())
             };
             for run in 0..runs {
@@ -79,8 +79,8 @@ unsafe fn tokens<const KIND: u8, const T: usize>(
                     }
                 }
                 for (t, (sum, integers)) in sums.iter_mut().zip(integers).enumerate() {
-                    let at = t * p.runs + b * runs + run;
-                    let a_scale = _mm256_set1_ps(*p.scale.add(t * p.blocks + b));
+                    let at = (b * runs + run) * T + t;
+                    let a_scale = _mm256_set1_ps(*p.scale.add(b * T + t));
                     let correction = _mm256_set1_ps(*p.corrections.add(at));
                     let scaled = _mm256_fmadd_ps(_mm256_cvtepi32_ps(integers), a_scale, correction);
                     *sum = _mm256_fmadd_ps(scaled, scale[run], *sum);

@@ -3,10 +3,11 @@
 //! A register holds four inputs of 16 rows. A block of 32 inputs, eight registers, is loaded (nibbles
 //! are split) once for all tokens; for each token its four inputs are broadcast out of memory.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::super::pack::Kind;
-use super::{MOST_ROWS, MOST_TOKENS, Pointers, for_kind, kinds};
+use super::{MOST_ROWS, MOST_TOKENS, Pointers, for_kind, kinds, unrolled};
 
 const ROWS: usize = 16;
 
@@ -45,55 +46,87 @@ unsafe fn tokens<const KIND: u8, const T: usize>(
             let mut q = [_mm512_setzero_si512(); 8];
             if kinds::nibbles(KIND) {
                 let low = _mm512_set1_epi8(15);
-                for i in 0..4 {
+                unrolled!(i < 4, {
                     let both = _mm512_loadu_si512(w.add(64 * i).cast());
                     q[i] = _mm512_and_si512(both, low);
                     q[i + 4] = _mm512_and_si512(_mm512_srli_epi16::<4>(both), low);
-                }
+                });
                 w = w.add(256);
             } else {
-                for (i, q) in q.iter_mut().enumerate() {
-                    *q = _mm512_loadu_si512(w.add(64 * i).cast());
-                }
+                unrolled!(i < 8, { q[i] = _mm512_loadu_si512(w.add(64 * i).cast()) });
                 w = w.add(512);
             }
-            for (t, sum) in sums.iter_mut().enumerate() {
-                let a = p.q.add(t * p.cols + b * 32).cast::<i32>();
-                let mut halves = [_mm512_setzero_si512(); 2];
-                for i in 0..4 {
-                    for (h, half) in halves.iter_mut().enumerate() {
-                        let i = 4 * h + i;
-                        let four = _mm512_set1_epi32(a.add(i).read_unaligned());
-                        *half = _mm512_dpbusd_epi32(*half, q[i], four);
-                    }
-                }
-                let a_scale = _mm512_set1_ps(*p.scale.add(t * p.blocks + b));
-                let run = |i: usize| t * p.runs + if kinds::halves(KIND) { 2 * b + i } else { b };
+            unrolled!(t < T, {
+                let [first, second] = halves(&q, p.q.add((b * T + t) * 32));
+                let a_scale = _mm512_set1_ps(*p.scale.add(b * T + t));
+                let run = |i: usize| if kinds::halves(KIND) { 2 * b + i } else { b } * T + t;
                 let scaled = |integers, i| {
-                    let correction = _mm512_set1_ps(*p.corrections.add(run(i)));
-                    _mm512_fmadd_ps(_mm512_cvtepi32_ps(integers), a_scale, correction)
+                    let integers = _mm512_cvtepi32_ps(integers);
+                    if kinds::biased(KIND) {
+                        let correction = _mm512_set1_ps(*p.corrections.add(run(i)));
+                        _mm512_fmadd_ps(integers, a_scale, correction)
+                    } else {
+                        _mm512_mul_ps(integers, a_scale)
+                    }
                 };
+                let a_sum = |i| _mm512_set1_ps(*p.sums.add(run(i)));
+                let mut sum = sums[t];
                 if kinds::halves(KIND) {
-                    *sum = _mm512_fmadd_ps(scaled(halves[0], 0), scale[0], *sum);
-                    *sum = _mm512_fmadd_ps(scaled(halves[1], 1), scale[1], *sum);
+                    sum = _mm512_fmadd_ps(scaled(first, 0), scale[0], sum);
+                    sum = _mm512_fmadd_ps(scaled(second, 1), scale[1], sum);
                 } else {
-                    let both = _mm512_add_epi32(halves[0], halves[1]);
-                    *sum = _mm512_fmadd_ps(scaled(both, 0), scale[0], *sum);
+                    sum =
+                        _mm512_fmadd_ps(scaled(_mm512_add_epi32(first, second), 0), scale[0], sum);
                 }
                 if kinds::offset(KIND) {
-                    for (i, offset) in offset.iter().enumerate() {
-                        if i == 0 || kinds::halves(KIND) {
-                            let a_sum = _mm512_set1_ps(*p.sums.add(run(i)));
-                            *sum = _mm512_fmadd_ps(a_sum, *offset, *sum);
-                        }
+                    sum = _mm512_fmadd_ps(a_sum(0), offset[0], sum);
+                    if kinds::halves(KIND) {
+                        sum = _mm512_fmadd_ps(a_sum(1), offset[1], sum);
                     }
                 }
-            }
+                sums[t] = sum;
+            });
         }
-        for (t, sum) in sums.iter().enumerate() {
-            _mm512_storeu_ps(out.as_mut_ptr().add(t * ROWS), *sum);
-        }
+        unrolled!(t < T, {
+            _mm512_storeu_ps(out.as_mut_ptr().add(t * ROWS), sums[t])
+        });
     }
+}
+
+/// The sums of products of both halves of a block. Written out: left to itself the compiler works on
+/// many tokens at once and runs out of registers.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,fma,f16c")]
+unsafe fn halves(q: &[__m512i; 8], a: *const i8) -> [__m512i; 2] {
+    let (first, second): (__m512i, __m512i);
+    // SAFETY: reads 32 bytes at `a`, which is a token's block.
+    unsafe {
+        asm!(
+            "vpxord {first}, {first}, {first}",
+            "vpxord {second}, {second}, {second}",
+            "vpdpbusd {first}, {q0}, dword ptr [{a}]{{1to16}}",
+            "vpdpbusd {second}, {q4}, dword ptr [{a} + 16]{{1to16}}",
+            "vpdpbusd {first}, {q1}, dword ptr [{a} + 4]{{1to16}}",
+            "vpdpbusd {second}, {q5}, dword ptr [{a} + 20]{{1to16}}",
+            "vpdpbusd {first}, {q2}, dword ptr [{a} + 8]{{1to16}}",
+            "vpdpbusd {second}, {q6}, dword ptr [{a} + 24]{{1to16}}",
+            "vpdpbusd {first}, {q3}, dword ptr [{a} + 12]{{1to16}}",
+            "vpdpbusd {second}, {q7}, dword ptr [{a} + 28]{{1to16}}",
+            first = out(zmm_reg) first,
+            second = out(zmm_reg) second,
+            q0 = in(zmm_reg) q[0],
+            q1 = in(zmm_reg) q[1],
+            q2 = in(zmm_reg) q[2],
+            q3 = in(zmm_reg) q[3],
+            q4 = in(zmm_reg) q[4],
+            q5 = in(zmm_reg) q[5],
+            q6 = in(zmm_reg) q[6],
+            q7 = in(zmm_reg) q[7],
+            a = in(reg) a,
+            options(pure, readonly, nostack),
+        );
+    }
+    [first, second]
 }
 
 /// The scales and offsets of a block, and the bytes that they take.

@@ -22,31 +22,40 @@ pub(super) const MOST_ROWS: usize = 16;
 /// The most tokens that a kernel takes at once.
 pub(super) const MOST_TOKENS: usize = 16;
 
-/// Activations as the kernels read them.
+/// Activations with what a weight's kind needs of them.
 pub(super) struct View<'a> {
     a: &'a Activations,
-    /// `-bias * sum`, `[rows, runs of all blocks]`; empty where there is no bias.
+    /// `-bias * sum` for each group, `[run][token]`.
     corrections: Vec<f32>,
-    /// Sums of whole blocks, `[rows, blocks]`; empty where halves have scales of their own.
+    /// Sums of whole blocks for each group, `[block][token]`; empty where halves have their own.
     block_sums: Vec<f32>,
     halves: bool,
 }
 
 impl<'a> View<'a> {
-    pub(super) fn new(a: &'a Activations, w: &Integers) -> Self {
+    pub(super) fn new(set: InstructionSet, a: &'a Activations, w: &Integers) -> Self {
         let halves = matches!(w.kind, Kind::BytesHalves | Kind::BytesHalvesOffset);
-        let block_sums: Vec<f32> = if halves {
-            Vec::new()
-        } else {
-            let (halves, _) = a.sums.as_chunks::<2>();
-            halves.iter().map(|h| h[0] + h[1]).collect()
-        };
         let bias = w.kind.bias(w.layout);
+        let offset = !matches!(w.kind, Kind::Bytes | Kind::Nibbles | Kind::BytesHalves);
+        let needed = bias != 0.0 || offset;
+        let mut block_sums = Vec::new();
+        if !halves && needed {
+            block_sums.reserve(a.sums.len() / 2);
+            let mut first = 0;
+            while first < a.rows {
+                let n = tokens(set, a.rows - first);
+                let group = &a.sums[first * 2 * w.blocks()..][..n * 2 * w.blocks()];
+                for block in group.chunks_exact(2 * n) {
+                    let (one, two) = block.split_at(n);
+                    block_sums.extend(one.iter().zip(two).map(|(a, b)| a + b));
+                }
+                first += n;
+            }
+        }
         let sums = if halves { &a.sums } else { &block_sums };
-        let corrections = if bias == 0.0 {
-            vec![0.0; sums.len()]
-        } else {
-            sums.iter().map(|s| -bias * s).collect()
+        let corrections = match bias {
+            0.0 => vec![0.0; a.sums.len() / if halves { 1 } else { 2 }],
+            bias => sums.iter().map(|s| -bias * s).collect(),
         };
         View {
             a,
@@ -60,32 +69,27 @@ impl<'a> View<'a> {
         self.a.rows
     }
 
-    fn sums(&self) -> &[f32] {
-        if self.halves {
+    /// The pointers of the group that begins with token `first`.
+    fn from(&self, first: usize) -> Pointers {
+        let blocks = self.a.cols / BLOCK;
+        let runs = if self.halves { 2 * blocks } else { blocks };
+        let sums = if self.halves {
             &self.a.sums
         } else {
             &self.block_sums
-        }
-    }
-
-    /// The pointers of the tokens from `first` on.
-    fn from(&self, first: usize, group: usize) -> Pointers {
-        let blocks = self.a.cols / BLOCK;
-        let runs = if self.halves { 2 * blocks } else { blocks };
-        debug_assert!(group != 8 || first.is_multiple_of(2));
+        };
         Pointers {
             q: self.a.q[first * self.a.cols..].as_ptr(),
             scale: self.a.scale[first * blocks..].as_ptr(),
             corrections: self.corrections[first * runs..].as_ptr(),
-            sums: self.sums()[first * runs..].as_ptr(),
-            cols: self.a.cols,
+            // Not there where no kernel reads them.
+            sums: sums.get(first * runs..).unwrap_or_default().as_ptr(),
             blocks,
-            runs,
         }
     }
 }
 
-/// Where a kernel reads the activations of its first token, and the distances to the next one.
+/// Where a kernel reads the activations of a group of tokens, all of them block by block.
 #[derive(Clone, Copy)]
 struct Pointers {
     q: *const i8,
@@ -94,9 +98,7 @@ struct Pointers {
     #[cfg_attr(target_arch = "aarch64", allow(dead_code))]
     corrections: *const f32,
     sums: *const f32,
-    cols: usize,
     blocks: usize,
-    runs: usize,
 }
 
 /// How many tokens are worked on at once where `left` are left: what a set has kernels for.
@@ -124,7 +126,7 @@ pub(super) fn tile(
     assert!(a.a.cols == w.cols && first < a.rows());
     assert!(first + n <= a.rows() + usize::from(paired(w.layout)));
     let tile = w.tile(t);
-    let p = a.from(first, w.layout.group);
+    let p = a.from(first);
     match set {
         // SAFETY: the set was detected when the device was made; the tile holds `blocks` blocks of its
         // kind, and the activations `n` tokens of as many (both asserted above and by how they are
@@ -143,7 +145,8 @@ pub(super) fn tile(
         // SAFETY: as above.
         #[cfg(target_arch = "aarch64")]
         InstructionSet::NeonI8mm => unsafe { neon::i8mm(w.kind, tile.as_ptr(), p, n, out) },
-        _ => scalar::tile(w, tile, a.a, &a.corrections, a.sums(), first, n, out),
+        // SAFETY: as above; portable code.
+        _ => unsafe { scalar::tile(w, tile, p, n, out) },
     }
 }
 
@@ -159,6 +162,12 @@ mod kinds {
 
     pub(super) const fn nibbles(kind: u8) -> bool {
         kind >= NIBBLES
+    }
+
+    /// Whether unsigned integers are stored that are larger than the true ones.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) const fn biased(kind: u8) -> bool {
+        kind <= NIBBLES
     }
 
     pub(super) const fn halves(kind: u8) -> bool {
@@ -192,3 +201,21 @@ macro_rules! for_kind {
 }
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use for_kind;
+
+/// A loop over `0..N`, `N` being a constant of at most 16, written out: only so do arrays that are
+/// indexed in it become registers.
+macro_rules! unrolled {
+    ($i:ident < $n:expr, $body:block) => {
+        unrolled!(@ $i $n, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+    (@ $i:ident $n:expr, $body:block, $($v:literal)*) => {
+        $(
+            if $n > $v {
+                let $i = $v;
+                $body
+            }
+        )*
+    };
+}
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use unrolled;

@@ -216,7 +216,7 @@ unsafe fn dotprod_tokens<const KIND: u8, const T: usize>(
             let q = integers::<KIND>(w);
             w = w.add(value_bytes(KIND));
             for (t, sum) in sums.iter_mut().enumerate() {
-                let a = p.q.add(t * p.cols + b * 32);
+                let a = p.q.add((b * T + t) * 32);
                 let (first, second) = (vld1q_s8(a), vld1q_s8(a.add(16)));
                 let mut integers = [vdupq_n_s32(0); 2];
                 for (half, sum) in integers.iter_mut().enumerate() {
@@ -225,9 +225,9 @@ unsafe fn dotprod_tokens<const KIND: u8, const T: usize>(
                     sdot!(*sum, q[4 + half], first, 2);
                     sdot!(*sum, q[6 + half], first, 3);
                 }
-                let a_scale = *p.scale.add(t * p.blocks + b);
+                let a_scale = *p.scale.add(b * T + t);
                 if kinds::halves(KIND) {
-                    let a_sum = p.sums.add(t * p.runs + 2 * b);
+                    let a_sum = p.sums.add(2 * b * T + t);
                     add_up::<KIND>(sum, integers, a_scale, a_sum, &s[0]);
                     integers = [vdupq_n_s32(0); 2];
                 }
@@ -238,7 +238,7 @@ unsafe fn dotprod_tokens<const KIND: u8, const T: usize>(
                     sdot!(*sum, q[14 + half], second, 3);
                 }
                 let run = if kinds::halves(KIND) { 2 * b + 1 } else { b };
-                let a_sum = p.sums.add(t * p.runs + run);
+                let a_sum = p.sums.add(run * T + t);
                 add_up::<KIND>(sum, integers, a_scale, a_sum, &s[1]);
             }
         }
@@ -269,8 +269,8 @@ unsafe fn plain_tokens<const KIND: u8, const T: usize>(
             let q = integers::<KIND>(w);
             w = w.add(value_bytes(KIND));
             for (t, sum) in sums.iter_mut().enumerate() {
-                let a = p.q.add(t * p.cols + b * 32).cast::<i32>();
-                let a_scale = *p.scale.add(t * p.blocks + b);
+                let a = p.q.add((b * T + t) * 32).cast::<i32>();
+                let a_scale = *p.scale.add(b * T + t);
                 let runs = if kinds::halves(KIND) { 2 } else { 1 };
                 for run in 0..runs {
                     // Rows 0 and 1, 2 and 3 and so on; of each row the sums of its pairs of inputs.
@@ -290,7 +290,7 @@ unsafe fn plain_tokens<const KIND: u8, const T: usize>(
                         vpaddq_s32(pairs[2], pairs[3]),
                     ];
                     let at = if kinds::halves(KIND) { 2 * b + run } else { b };
-                    let a_sum = p.sums.add(t * p.runs + at);
+                    let a_sum = p.sums.add(at * T + t);
                     add_up::<KIND>(sum, integers, a_scale, a_sum, &s[run]);
                 }
             }
@@ -321,9 +321,9 @@ unsafe fn i8mm_pairs<const KIND: u8, const P: usize>(mut w: *const u8, p: Pointe
             w = w.add(value_bytes(KIND));
             let runs = if kinds::halves(KIND) { 2 } else { 1 };
             for (pair, sum) in sums.iter_mut().enumerate() {
-                let a = p.q.add(2 * (pair * p.cols + b * 32));
+                let a = p.q.add((b * P + pair) * 64);
                 let token = |t: usize| 2 * pair + t;
-                let scale = |t: usize| *p.scale.add(token(t) * p.blocks + b);
+                let scale = |t: usize| *p.scale.add(b * 2 * P + token(t));
                 let a_scale = in_turn(scale(0), scale(1));
                 for run in 0..runs {
                     let mut integers = [vdupq_n_s32(0); 4];
@@ -353,7 +353,7 @@ unsafe fn i8mm_pairs<const KIND: u8, const P: usize>(mut w: *const u8, p: Pointe
                         *sum = vfmaq_f32(*sum, scaled, twice(s.scale, rows));
                         if kinds::offset(KIND) {
                             let at = if kinds::halves(KIND) { 2 * b + run } else { b };
-                            let a_sum = |t: usize| *p.sums.add(token(t) * p.runs + at);
+                            let a_sum = |t: usize| *p.sums.add(at * 2 * P + token(t));
                             let a_sum = in_turn(a_sum(0), a_sum(1));
                             *sum = vfmaq_f32(*sum, a_sum, twice(s.offset, rows));
                         }

@@ -1,30 +1,28 @@
 //! The portable kernel: what every other one is tested against.
 
 use super::super::pack::{BLOCK, Integers, Kind};
-use super::super::quantize::Activations;
-use super::{MOST_ROWS, MOST_TOKENS};
+use super::{MOST_ROWS, MOST_TOKENS, Pointers};
 use half::f16;
 
-#[allow(clippy::too_many_arguments)]
-pub(super) fn tile(
+/// # Safety
+/// `tile` is a tile of `w`, `p` has `n` tokens.
+pub(super) unsafe fn tile(
     w: &Integers,
     tile: &[u8],
-    a: &Activations,
-    corrections: &[f32],
-    sums: &[f32],
-    first: usize,
+    p: Pointers,
     n: usize,
     out: &mut [f32; MOST_ROWS * MOST_TOKENS],
 ) {
-    let (rows, group, blocks) = (w.layout.rows, w.layout.group, w.blocks());
+    let (rows, group) = (w.layout.rows, w.layout.group);
     let kind = w.kind;
     let halves = matches!(kind, Kind::BytesHalves | Kind::BytesHalvesOffset);
+    let has_offset = !matches!(kind, Kind::Bytes | Kind::Nibbles | Kind::BytesHalves);
     let runs = if halves { 2 } else { 1 };
     out[..n * rows].fill(0.0);
     let value_bytes = if kind.nibbles() { BLOCK / 2 } else { BLOCK } * rows;
     let mut rest = tile;
     let mut factors: &[u8] = &[];
-    for b in 0..blocks {
+    for b in 0..p.blocks {
         if kind.super_bytes() > 0 && b % 8 == 0 {
             (factors, rest) = rest.split_at(rows * kind.super_bytes());
         }
@@ -32,32 +30,44 @@ pub(super) fn tile(
         let (values, after) = after.split_at(value_bytes);
         rest = after;
         for r in 0..rows {
-            let mut q = [0i32; BLOCK];
-            for (i, q) in q.iter_mut().enumerate() {
-                let place = |i: usize| (i / group * rows + r) * group + i % group;
-                *q = if !kind.nibbles() {
-                    i32::from(values[place(i)] as i8)
-                } else if i < BLOCK / 2 {
-                    i32::from(values[place(i)] & 15)
+            let mut q = [0i16; BLOCK];
+            let place = |i: usize| (i / group * rows + r) * group + i % group;
+            for i in 0..BLOCK / 2 {
+                (q[i], q[i + BLOCK / 2]) = if kind.nibbles() {
+                    let both = values[place(i)];
+                    (i16::from(both & 15), i16::from(both >> 4))
                 } else {
-                    i32::from(values[place(i - BLOCK / 2)] >> 4)
+                    let value = |i| i16::from(values[place(i)] as i8);
+                    (value(i), value(i + BLOCK / 2))
                 };
             }
             for t in 0..n {
-                let token = first + t;
-                let activations = &a.q[token * w.cols + b * BLOCK..][..BLOCK];
-                let mut result = 0.0;
-                for run in 0..runs {
-                    let length = BLOCK / runs;
-                    let part = run * length..(run + 1) * length;
-                    let products = q[part.clone()].iter().zip(&activations[part]);
-                    let sum: i32 = products.map(|(q, a)| q * i32::from(*a)).sum();
-                    let at = token * blocks * runs + b * runs + run;
-                    let scaled = sum as f32 * a.scale[token * blocks + b] + corrections[at];
-                    let (scale, offset) = scale_and_offset(kind, scales, factors, rows, r, run);
-                    result += scaled * scale + sums[at] * offset;
+                // SAFETY: a token has 32 integers in every block.
+                let a = unsafe { &*p.q.add((b * n + t) * BLOCK).cast::<[i8; BLOCK]>() };
+                // Of fixed length, so that the compiler finds vectors.
+                let mut sums = [0i32; 2];
+                for (half, sum) in sums.iter_mut().enumerate() {
+                    for i in half * BLOCK / 2..(half + 1) * BLOCK / 2 {
+                        *sum += i32::from(q[i] * i16::from(a[i]));
+                    }
                 }
-                out[t * rows + r] += result;
+                if !halves {
+                    sums[0] += sums[1];
+                }
+                // SAFETY: a token has a scale in every block.
+                let a_scale = unsafe { *p.scale.add(b * n + t) };
+                for (run, sum) in sums.iter().take(runs).enumerate() {
+                    let at = (b * runs + run) * n + t;
+                    let (scale, offset) = scale_and_offset(kind, scales, factors, rows, r, run);
+                    // SAFETY: and a correction in every run; sums are there where offsets are.
+                    unsafe {
+                        let scaled = *sum as f32 * a_scale + *p.corrections.add(at);
+                        out[t * rows + r] += scaled * scale;
+                        if has_offset {
+                            out[t * rows + r] += *p.sums.add(at) * offset;
+                        }
+                    }
+                }
             }
         }
     }
