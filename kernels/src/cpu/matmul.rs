@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::float;
-use super::int8::{self, MOST_ROWS, MOST_TOKENS, View};
+use super::int8::{self, MOST_ROWS, MOST_TOKENS, View, WHOLE};
 use super::pack::{Floats, Integers};
 use super::quantize::Activations;
 use super::set::InstructionSet;
@@ -73,34 +73,41 @@ pub(super) fn integers(
     let tile_rows = w.layout.rows;
     let tiles = w.rows.div_ceil(tile_rows);
     // So many tokens that their integers stay in the cache, in whole groups.
-    let chunk = (CACHE / w.cols.max(1)).clamp(2 * MOST_TOKENS, 1 << 16) / MOST_TOKENS * MOST_TOKENS;
+    let chunk = (CACHE / w.cols.max(1)).clamp(2 * WHOLE, 1 << 16) / WHOLE * WHOLE;
     let shared = Shared(out.as_mut_ptr());
     for from in (0..a.rows).step_by(chunk) {
         let to = (from + chunk).min(a.rows);
-        for_tiles(tiles, (to - from) * w.rows * w.cols, |t| {
-            let mut products = [0.0; MOST_ROWS * MOST_TOKENS];
-            let mut others = [0.0; MOST_ROWS * MOST_TOKENS];
-            let row = t * tile_rows;
-            let rows = tile_rows.min(w.rows - row);
+        for_tiles(tiles.div_ceil(2), (to - from) * w.rows * w.cols, |pair| {
+            let mut products = [[0.0; MOST_ROWS * MOST_TOKENS]; 2];
+            let mut others = products;
+            let t = 2 * pair;
+            let both = t + 1 < tiles;
             let mut first = from;
             while first < to {
                 let n = int8::tokens(set, to - first);
-                int8::tile(set, w, t, &view, first, n, &mut products);
+                int8::tiles(set, w, t, both, &view, first, n, &mut products);
                 let n_out = n.min(to - first);
                 if let Some((up, view)) = &other {
-                    int8::tile(set, up, t, view, first, n, &mut others);
-                    let values = n_out * tile_rows;
-                    float::swiglu(set, &mut products[..values], &others[..values]);
+                    int8::tiles(set, up, t, both, view, first, n, &mut others);
                 }
-                for (i, values) in products.chunks_mut(tile_rows).take(n_out).enumerate() {
-                    if let Then::Bias(Some(bias)) = then {
-                        for (v, b) in values.iter_mut().zip(&bias[row..]) {
-                            *v += b;
-                        }
+                for (half, products) in products.iter_mut().take(1 + usize::from(both)).enumerate()
+                {
+                    let row = (t + half) * tile_rows;
+                    let rows = tile_rows.min(w.rows - row);
+                    if other.is_some() {
+                        let values = n_out * tile_rows;
+                        float::swiglu(set, &mut products[..values], &others[half][..values]);
                     }
-                    // SAFETY: the token and the rows are within `out`, and this tile's rows are no
-                    // other tile's.
-                    unsafe { shared.write((first + i) * w.rows + row, &values[..rows]) };
+                    for (i, values) in products.chunks_mut(tile_rows).take(n_out).enumerate() {
+                        if let Then::Bias(Some(bias)) = then {
+                            for (v, b) in values.iter_mut().zip(&bias[row..]) {
+                                *v += b;
+                            }
+                        }
+                        // SAFETY: the token and the rows are within `out`, and this tile's rows are
+                        // no other tile's.
+                        unsafe { shared.write((first + i) * w.rows + row, &values[..rows]) };
+                    }
                 }
                 first += n_out;
             }

@@ -117,10 +117,12 @@ mod x86 {
             for sum in &mut sums {
                 // SAFETY: as above.
                 unsafe {
+                    let products: __m256i;
                     asm!("vpmaddubsw {1}, {2}, {3}", "vpmaddwd {1}, {1}, {4}",
-                        "vpaddd {0}, {0}, {1}", inout(ymm_reg) *sum, out(ymm_reg) _,
+                        "vpaddd {0}, {0}, {1}", inout(ymm_reg) *sum, out(ymm_reg) products,
                         in(ymm_reg) a, in(ymm_reg) b, in(ymm_reg) ones,
                         options(pure, nomem, nostack));
+                    let _ = products;
                 }
             }
         }

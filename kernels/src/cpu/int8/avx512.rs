@@ -23,7 +23,7 @@ pub(super) unsafe fn tile(
     out: &mut [f32; MOST_ROWS * MOST_TOKENS],
 ) {
     // SAFETY: what the caller says.
-    unsafe { for_kind!(kind, n, [16, 8, 4, 2, 1], tokens(w, p, out)) }
+    unsafe { for_kind!(kind, n, [6, 4, 2, 1], tokens(w, p, out)) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,fma,f16c")]
@@ -89,6 +89,190 @@ unsafe fn tokens<const KIND: u8, const T: usize>(
         }
         unrolled!(t < T, {
             _mm512_storeu_ps(out.as_mut_ptr().add(t * ROWS), sums[t])
+        });
+    }
+}
+
+/// The tokens that [`pair`] takes.
+pub(super) const PAIR_TOKENS: usize = 6;
+
+/// Two tiles and six tokens at once: each broadcast serves both tiles, so that multiplying and not
+/// loading is the limit. Only for kinds whose halves share a scale.
+///
+/// # Safety
+/// As [`tile`]; both are tiles of `p.blocks` blocks of this kind, `p` has six tokens.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,fma,f16c")]
+pub(super) unsafe fn pair(
+    kind: Kind,
+    w: [*const u8; 2],
+    p: Pointers,
+    out: &mut [[f32; MOST_ROWS * MOST_TOKENS]; 2],
+) {
+    // SAFETY: what the caller says.
+    unsafe { for_kind!(kind, 6, [6], six(w, p, out)) }
+}
+
+/// One step of [`six`]: four inputs of two tiles (in `w0` and `w1`) and six tokens.
+macro_rules! four_inputs {
+    ($at:expr) => {
+        concat!(
+            "vpbroadcastd {b}, dword ptr [{a} + ",
+            $at,
+            "]\n",
+            "vpdpbusd {x0}, {w0}, {b}\n",
+            "vpdpbusd {y0}, {w1}, {b}\n",
+            "vpbroadcastd {b}, dword ptr [{a} + 32 + ",
+            $at,
+            "]\n",
+            "vpdpbusd {x1}, {w0}, {b}\n",
+            "vpdpbusd {y1}, {w1}, {b}\n",
+            "vpbroadcastd {b}, dword ptr [{a} + 64 + ",
+            $at,
+            "]\n",
+            "vpdpbusd {x2}, {w0}, {b}\n",
+            "vpdpbusd {y2}, {w1}, {b}\n",
+            "vpbroadcastd {b}, dword ptr [{a} + 96 + ",
+            $at,
+            "]\n",
+            "vpdpbusd {x3}, {w0}, {b}\n",
+            "vpdpbusd {y3}, {w1}, {b}\n",
+            "vpbroadcastd {b}, dword ptr [{a} + 128 + ",
+            $at,
+            "]\n",
+            "vpdpbusd {x4}, {w0}, {b}\n",
+            "vpdpbusd {y4}, {w1}, {b}\n",
+            "vpbroadcastd {b}, dword ptr [{a} + 160 + ",
+            $at,
+            "]\n",
+            "vpdpbusd {x5}, {w0}, {b}\n",
+            "vpdpbusd {y5}, {w1}, {b}\n",
+        )
+    };
+}
+
+macro_rules! bytes_step {
+    ($i:literal) => {
+        concat!(
+            "vmovdqu64 {w0}, zmmword ptr [{p0} + 64 * ",
+            $i,
+            "]\n",
+            "vmovdqu64 {w1}, zmmword ptr [{p1} + 64 * ",
+            $i,
+            "]\n",
+            four_inputs!(concat!("4 * ", $i)),
+        )
+    };
+}
+
+/// The low nibbles are inputs of the first half of the block, the high ones of the second.
+macro_rules! nibbles_step {
+    ($i:literal) => {
+        concat!(
+            "vmovdqu64 {n0}, zmmword ptr [{p0} + 64 * ",
+            $i,
+            "]\n",
+            "vmovdqu64 {n1}, zmmword ptr [{p1} + 64 * ",
+            $i,
+            "]\n",
+            "vpandd {w0}, {n0}, {low}\n",
+            "vpandd {w1}, {n1}, {low}\n",
+            four_inputs!(concat!("4 * ", $i)),
+            "vpsrlw {n0}, {n0}, 4\n",
+            "vpsrlw {n1}, {n1}, 4\n",
+            "vpandd {w0}, {n0}, {low}\n",
+            "vpandd {w1}, {n1}, {low}\n",
+            four_inputs!(concat!("16 + 4 * ", $i)),
+        )
+    };
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,fma,f16c")]
+unsafe fn six<const KIND: u8, const T: usize>(
+    [mut p0, mut p1]: [*const u8; 2],
+    p: Pointers,
+    out: &mut [[f32; MOST_ROWS * MOST_TOKENS]; 2],
+) {
+    // SAFETY: every read is within the tiles and the tokens, as `pair`'s caller says.
+    unsafe {
+        let mut sums = [[_mm512_setzero_ps(); PAIR_TOKENS]; 2];
+        let mut factors = [p0, p1];
+        for b in 0..p.blocks {
+            if KIND == kinds::NIBBLES_SUPER && b % 8 == 0 {
+                factors = [p0, p1];
+                p0 = p0.add(4 * ROWS);
+                p1 = p1.add(4 * ROWS);
+            }
+            let (scale0, offset0, bytes) = scales::<KIND>(p0, factors[0]);
+            let (scale1, offset1, _) = scales::<KIND>(p1, factors[1]);
+            p0 = p0.add(bytes);
+            p1 = p1.add(bytes);
+            let a = p.q.add(b * PAIR_TOKENS * 32);
+            let mut x = [_mm512_setzero_si512(); PAIR_TOKENS];
+            let mut y = [_mm512_setzero_si512(); PAIR_TOKENS];
+            // Written out: left to itself the compiler runs out of registers.
+            if kinds::nibbles(KIND) {
+                let (w0, w1, n0, n1, broadcast): (__m512i, __m512i, __m512i, __m512i, __m512i);
+                asm!(
+                    concat!(
+                        nibbles_step!(0), nibbles_step!(1), nibbles_step!(2), nibbles_step!(3),
+                    ),
+                    x0 = inout(zmm_reg) x[0], y0 = inout(zmm_reg) y[0],
+                    x1 = inout(zmm_reg) x[1], y1 = inout(zmm_reg) y[1],
+                    x2 = inout(zmm_reg) x[2], y2 = inout(zmm_reg) y[2],
+                    x3 = inout(zmm_reg) x[3], y3 = inout(zmm_reg) y[3],
+                    x4 = inout(zmm_reg) x[4], y4 = inout(zmm_reg) y[4],
+                    x5 = inout(zmm_reg) x[5], y5 = inout(zmm_reg) y[5],
+                    w0 = out(zmm_reg) w0, w1 = out(zmm_reg) w1, b = out(zmm_reg) broadcast,
+                    n0 = out(zmm_reg) n0, n1 = out(zmm_reg) n1,
+                    low = in(zmm_reg) _mm512_set1_epi8(15),
+                    p0 = in(reg) p0, p1 = in(reg) p1, a = in(reg) a,
+                    options(pure, readonly, nostack),
+                );
+                let _ = (w0, w1, n0, n1, broadcast);
+                p0 = p0.add(256);
+                p1 = p1.add(256);
+            } else {
+                let (w0, w1, broadcast): (__m512i, __m512i, __m512i);
+                asm!(
+                    concat!(
+                        bytes_step!(0), bytes_step!(1), bytes_step!(2), bytes_step!(3),
+                        bytes_step!(4), bytes_step!(5), bytes_step!(6), bytes_step!(7),
+                    ),
+                    x0 = inout(zmm_reg) x[0], y0 = inout(zmm_reg) y[0],
+                    x1 = inout(zmm_reg) x[1], y1 = inout(zmm_reg) y[1],
+                    x2 = inout(zmm_reg) x[2], y2 = inout(zmm_reg) y[2],
+                    x3 = inout(zmm_reg) x[3], y3 = inout(zmm_reg) y[3],
+                    x4 = inout(zmm_reg) x[4], y4 = inout(zmm_reg) y[4],
+                    x5 = inout(zmm_reg) x[5], y5 = inout(zmm_reg) y[5],
+                    w0 = out(zmm_reg) w0, w1 = out(zmm_reg) w1, b = out(zmm_reg) broadcast,
+                    p0 = in(reg) p0, p1 = in(reg) p1, a = in(reg) a,
+                    options(pure, readonly, nostack),
+                );
+                let _ = (w0, w1, broadcast);
+                p0 = p0.add(512);
+                p1 = p1.add(512);
+            }
+            unrolled!(t < PAIR_TOKENS, {
+                let a_scale = _mm512_set1_ps(*p.scale.add(b * PAIR_TOKENS + t));
+                let correction = if kinds::biased(KIND) {
+                    _mm512_set1_ps(*p.corrections.add(b * PAIR_TOKENS + t))
+                } else {
+                    _mm512_setzero_ps()
+                };
+                let first = _mm512_fmadd_ps(_mm512_cvtepi32_ps(x[t]), a_scale, correction);
+                let second = _mm512_fmadd_ps(_mm512_cvtepi32_ps(y[t]), a_scale, correction);
+                sums[0][t] = _mm512_fmadd_ps(first, scale0[0], sums[0][t]);
+                sums[1][t] = _mm512_fmadd_ps(second, scale1[0], sums[1][t]);
+                if kinds::offset(KIND) {
+                    let a_sum = _mm512_set1_ps(*p.sums.add(b * PAIR_TOKENS + t));
+                    sums[0][t] = _mm512_fmadd_ps(a_sum, offset0[0], sums[0][t]);
+                    sums[1][t] = _mm512_fmadd_ps(a_sum, offset1[0], sums[1][t]);
+                }
+            });
+        }
+        unrolled!(t < PAIR_TOKENS, {
+            _mm512_storeu_ps(out[0].as_mut_ptr().add(t * ROWS), sums[0][t]);
+            _mm512_storeu_ps(out[1].as_mut_ptr().add(t * ROWS), sums[1][t]);
         });
     }
 }

@@ -20,7 +20,9 @@ use super::set::InstructionSet;
 /// The most rows of a tile.
 pub(super) const MOST_ROWS: usize = 16;
 /// The most tokens that a kernel takes at once.
-pub(super) const MOST_TOKENS: usize = 16;
+pub(super) const MOST_TOKENS: usize = 6;
+/// A multiple of every number of tokens that a kernel takes.
+pub(super) const WHOLE: usize = 12;
 
 /// Activations with what a weight's kind needs of them.
 pub(super) struct View<'a> {
@@ -104,7 +106,7 @@ struct Pointers {
 /// How many tokens are worked on at once where `left` are left: what a set has kernels for.
 pub(super) fn tokens(set: InstructionSet, left: usize) -> usize {
     let sizes: &[usize] = match set {
-        InstructionSet::Avx512Vnni => &[16, 8, 4, 2, 1],
+        InstructionSet::Avx512Vnni => &[6, 4, 2, 1],
         InstructionSet::NeonI8mm => &[4, 2],
         _ => &[4, 1],
     };
@@ -112,25 +114,52 @@ pub(super) fn tokens(set: InstructionSet, left: usize) -> usize {
     sizes.iter().copied().find(|n| *n <= left).unwrap_or(last)
 }
 
-/// The products of tile `t` of `w` with the `n` tokens from `first` on, `n` being what [`tokens`] gave:
-/// `out[token][row of the tile]`. A paired layout may write one token more than there is.
-pub(super) fn tile(
+/// Products of one tile: `[token][row of the tile]`.
+pub(super) type Products = [f32; MOST_ROWS * MOST_TOKENS];
+
+/// The products of tiles `t` and, if `both`, `t + 1` of `w` with the `n` tokens from `first` on, `n`
+/// being what [`tokens`] gave. A paired layout may write one token more than there is.
+#[allow(clippy::too_many_arguments)]
+pub(super) fn tiles(
+    set: InstructionSet,
+    w: &Integers,
+    t: usize,
+    both: bool,
+    a: &View<'_>,
+    first: usize,
+    n: usize,
+    out: &mut [Products; 2],
+) {
+    assert!(a.a.cols == w.cols && first < a.rows());
+    assert!(first + n <= a.rows() + usize::from(paired(w.layout)));
+    #[cfg(target_arch = "x86_64")]
+    if both && set == InstructionSet::Avx512Vnni && n == avx512::PAIR_TOKENS && !a.halves {
+        let tiles = [w.tile(t).as_ptr(), w.tile(t + 1).as_ptr()];
+        // SAFETY: as in `tile`.
+        unsafe { avx512::pair(w.kind, tiles, a.from(first), out) };
+        return;
+    }
+    tile(set, w, t, a, first, n, &mut out[0]);
+    if both {
+        tile(set, w, t + 1, a, first, n, &mut out[1]);
+    }
+}
+
+fn tile(
     set: InstructionSet,
     w: &Integers,
     t: usize,
     a: &View<'_>,
     first: usize,
     n: usize,
-    out: &mut [f32; MOST_ROWS * MOST_TOKENS],
+    out: &mut Products,
 ) {
-    assert!(a.a.cols == w.cols && first < a.rows());
-    assert!(first + n <= a.rows() + usize::from(paired(w.layout)));
     let tile = w.tile(t);
     let p = a.from(first);
     match set {
         // SAFETY: the set was detected when the device was made; the tile holds `blocks` blocks of its
-        // kind, and the activations `n` tokens of as many (both asserted above and by how they are
-        // made); `out` has room for the largest tile.
+        // kind, and the activations `n` tokens of as many (`tiles` has checked both); `out` has room
+        // for the largest tile.
         #[cfg(target_arch = "x86_64")]
         InstructionSet::Avx512Vnni => unsafe { avx512::tile(w.kind, tile.as_ptr(), p, n, out) },
         // SAFETY: as above.
