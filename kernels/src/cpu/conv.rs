@@ -43,7 +43,7 @@ pub(super) fn conv2d(
     same("conv2d", "the length of the bias", bias.len(), w.rows)?;
 
     let channels = x.cols;
-    let mut out = Matrix::new(product("conv2d", height, width)?, w.rows)?;
+    let mut out = Matrix::any(product("conv2d", height, width)?, w.rows)?;
     let shared = Shared(out.values.as_mut_ptr());
     let nothing = vec![0.0; channels];
     let under = |pixel: usize, tap: usize| -> &[f32] {

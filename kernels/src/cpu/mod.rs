@@ -112,7 +112,7 @@ impl Cpu {
     ) -> Result<Matrix> {
         same("matmul", "the row length of x", x.cols, w.cols)?;
         let bias = bias.map(|b| b.vector("matmul bias", w.rows)).transpose()?;
-        let mut out = Matrix::new(x.rows, w.rows)?;
+        let mut out = Matrix::any(x.rows, w.rows)?;
         match &w.kept {
             Kept::Integers(integers) => {
                 let a = a.get_or_insert_with(|| {
@@ -139,7 +139,7 @@ impl Cpu {
         same("gated", "the row length of up", up.cols, gate.cols)?;
         if let (Kept::Integers(gate), Kept::Integers(up)) = (&gate.kept, &up.kept) {
             same("gated", "the row length of x", x.cols, gate.cols)?;
-            let mut out = Matrix::new(x.rows, gate.rows)?;
+            let mut out = Matrix::any(x.rows, gate.rows)?;
             let a =
                 a.get_or_insert_with(|| Rows::new(self.set, &x.values, x.cols).arrange(self.set));
             matmul::integers(self.set, a, gate, Then::Gate(up), &mut out.values);
@@ -188,7 +188,7 @@ impl Cpu {
         len: usize,
         f: impl Fn(&[f32], &mut [f32]) + Sync,
     ) -> Result<Matrix> {
-        let mut out = Matrix::new(x.rows, x.cols)?;
+        let mut out = Matrix::any(x.rows, x.cols)?;
         if x.values.len() <= VALUES {
             let runs = x.values.chunks(len).zip(out.values.chunks_mut(len));
             runs.for_each(|(x, out)| f(x, out));

@@ -107,7 +107,7 @@ fn sums_of_integers_are_exact_on_every_set() {
                     .unwrap();
                 let got = cpu.matmul(&x, &w, None).unwrap();
                 assert!(
-                    got.values == expected,
+                    got.values[..] == expected[..],
                     "{set}: {format}, {n} x {rows} x {cols}: {:?} is not {:?}",
                     &got.values[..expected.len().min(4)],
                     &expected[..expected.len().min(4)]
@@ -168,8 +168,8 @@ fn sharing_and_fusing_change_nothing() {
             };
             let (gate, up) = (load(&bytes[0]), load(&bytes[1]));
             let both = cpu.matmuls(&x, &[(&gate, None), (&up, None)]).unwrap();
-            assert!(both[0].values == cpu.matmul(&x, &gate, None).unwrap().values);
-            assert!(both[1].values == cpu.matmul(&x, &up, None).unwrap().values);
+            assert!(both[0].values[..] == cpu.matmul(&x, &gate, None).unwrap().values[..]);
+            assert!(both[1].values[..] == cpu.matmul(&x, &up, None).unwrap().values[..]);
             let mut apart = both[0].clone();
             cpu.swiglu(&mut apart, &both[1]).unwrap();
             let fused = cpu.gated(&x, &gate, &up).unwrap();

@@ -76,7 +76,7 @@ fn fill_window(x: &Matrix, shape: ConvShape, row: usize, column: usize, values: 
 pub(super) fn upsample_nearest(x: &Matrix, height: usize, width: usize) -> Result<Matrix> {
     let pixels = product("upsample_nearest", height, width)?;
     same("upsample_nearest", "the number of pixels", x.rows, pixels)?;
-    let mut out = Matrix::new(product("upsample_nearest", pixels, 4)?, x.cols)?;
+    let mut out = Matrix::any(product("upsample_nearest", pixels, 4)?, x.cols)?;
     for (i, pixel) in out.values.chunks_mut(x.cols.max(1)).enumerate() {
         let (row, column) = (i / (2 * width), i % (2 * width));
         pixel.copy_from_slice(x.row(row / 2 * width + column / 2));

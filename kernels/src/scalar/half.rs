@@ -37,6 +37,8 @@ pub(super) fn restore(x: &HalfMatrix) -> Matrix {
     Matrix {
         rows: x.rows,
         cols: x.cols,
-        values: x.values.iter().map(|v| v.to_f32() * x.factor).collect(),
+        values: (x.values.iter().map(|v| v.to_f32() * x.factor))
+            .collect::<Vec<f32>>()
+            .into(),
     }
 }

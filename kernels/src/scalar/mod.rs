@@ -15,9 +15,11 @@ mod mixture;
 mod norm;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use bytes::Bytes;
 pub use half::HalfMatrix;
+use values::Values;
 
 use crate::blocks::decode_row;
 use crate::device::{
@@ -35,12 +37,18 @@ pub struct Scalar;
 pub struct Matrix {
     pub(crate) rows: usize,
     pub(crate) cols: usize,
-    pub(crate) values: Vec<f32>,
+    pub(crate) values: Values,
 }
 
 impl Matrix {
     pub(crate) fn new(rows: usize, cols: usize) -> Result<Self> {
-        let values = vec![0.0; product("allocate", rows, cols)?];
+        let values = Values::zeros(product("allocate", rows, cols)?);
+        Ok(Matrix { rows, cols, values })
+    }
+
+    /// A matrix all of whose values will be written.
+    pub(crate) fn any(rows: usize, cols: usize) -> Result<Self> {
+        let values = Values::any(product("allocate", rows, cols)?);
         Ok(Matrix { rows, cols, values })
     }
 
@@ -147,7 +155,7 @@ impl Device for Scalar {
         Ok(Matrix {
             rows,
             cols,
-            values: values.to_vec(),
+            values: values.to_vec().into(),
         })
     }
 
@@ -156,7 +164,7 @@ impl Device for Scalar {
     }
 
     fn download(&self, x: &Matrix) -> Result<Vec<f32>> {
-        Ok(x.values.clone())
+        Ok(x.values.to_vec())
     }
 
     fn copy(&self, x: &Matrix) -> Result<Matrix> {
@@ -185,7 +193,7 @@ impl Device for Scalar {
     }
 
     fn embed(&self, table: &Stored, ids: &[u32]) -> Result<Matrix> {
-        let mut out = Matrix::new(ids.len(), table.cols)?;
+        let mut out = Matrix::any(ids.len(), table.cols)?;
         for (row, id) in out.values.chunks_mut(table.cols.max(1)).zip(ids) {
             in_range("embed", *id as usize, table.rows)?;
             table.decode(*id as usize, row)?;
@@ -305,7 +313,7 @@ impl Device for Scalar {
     }
 
     fn gather_rows(&self, x: &Matrix, ids: &[u32]) -> Result<Matrix> {
-        let mut out = Matrix::new(ids.len(), x.cols)?;
+        let mut out = Matrix::any(ids.len(), x.cols)?;
         for (row, id) in out.values.chunks_mut(x.cols.max(1)).zip(ids) {
             in_range("gather_rows", *id as usize, x.rows)?;
             row.copy_from_slice(x.row(*id as usize));
