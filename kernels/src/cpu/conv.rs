@@ -74,7 +74,7 @@ pub(super) fn conv2d(
                     sum[bias.len()..].fill(0.0);
                 }
                 for (tap, windows) in windows.iter().enumerate() {
-                    let part = w.part(t, tap * channels, (tap + 1) * channels, &mut room);
+                    let part = w.part(set, t, tap * channels, (tap + 1) * channels, &mut room);
                     float::gemm(set, part, tile, channels, windows, &mut sums);
                 }
                 for (pixel, sum) in pixels.clone().zip(sums.chunks_exact(tile)) {

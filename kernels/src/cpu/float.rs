@@ -18,6 +18,16 @@ dispatched! {
 }
 
 dispatched! {
+    /// F16 values, little-endian, as f32.
+    fn from_f16(bytes: &[u8], out: &mut [f32]);
+}
+
+dispatched! {
+    /// BF16 values, little-endian, as f32.
+    fn from_bf16(bytes: &[u8], out: &mut [f32]);
+}
+
+dispatched! {
     /// Softmax of `scale * x`.
     fn softmax(x: &mut [f32], scale: f32);
 }
@@ -104,9 +114,65 @@ mod body {
                 done += 4;
             }
             while done < a.len() {
-                micro::<L, 1>(w, stride, k, &a[done..], out[done * tile..].as_mut_ptr());
+                single::<L>(w, stride, k, a[done], out[done * tile..].as_mut_ptr());
                 done += 1;
             }
+        }
+    }
+
+    /// One row: four inputs at once, so that no sum waits for itself.
+    #[inline(always)]
+    unsafe fn single<L: Lanes>(w: &[f32], stride: usize, k: usize, a: &[f32], out: *mut f32) {
+        // SAFETY: `gemm` has checked the lengths.
+        unsafe {
+            let (w, a) = (w.as_ptr(), a.as_ptr());
+            let mut sums = [[L::splat(0.0); 2]; 4];
+            sums[0] = [L::load(out), L::load(out.add(L::LEN))];
+            let mut i = 0;
+            while i + 4 <= k {
+                for (j, sum) in sums.iter_mut().enumerate() {
+                    let v = L::splat(*a.add(i + j));
+                    let w = w.add((i + j) * stride);
+                    sum[0] = v.mul_add(L::load(w), sum[0]);
+                    sum[1] = v.mul_add(L::load(w.add(L::LEN)), sum[1]);
+                }
+                i += 4;
+            }
+            while i < k {
+                let v = L::splat(*a.add(i));
+                let w = w.add(i * stride);
+                sums[0][0] = v.mul_add(L::load(w), sums[0][0]);
+                sums[0][1] = v.mul_add(L::load(w.add(L::LEN)), sums[0][1]);
+                i += 1;
+            }
+            for half in 0..2 {
+                let pair = sums[0][half].add(sums[1][half]);
+                let sum = pair.add(sums[2][half].add(sums[3][half]));
+                sum.store(out.add(half * L::LEN));
+            }
+        }
+    }
+
+    #[inline(always)]
+    pub(super) unsafe fn from_f16<L: Lanes>(bytes: &[u8], out: &mut [f32]) {
+        assert!(bytes.len() == 2 * out.len());
+        let mut values = out.chunks_exact_mut(L::LEN);
+        let mut stored = bytes.chunks_exact(2 * L::LEN);
+        for (out, bytes) in (&mut values).zip(&mut stored) {
+            // SAFETY: a chunk has `LEN` values.
+            unsafe { L::load_f16(bytes.as_ptr().cast()).store(out.as_mut_ptr()) }
+        }
+        let rest = stored.remainder().as_chunks::<2>().0;
+        for (out, bytes) in values.into_remainder().iter_mut().zip(rest) {
+            *out = half::f16::from_le_bytes(*bytes).to_f32();
+        }
+    }
+
+    #[inline(always)]
+    pub(super) unsafe fn from_bf16<L: Lanes>(bytes: &[u8], out: &mut [f32]) {
+        assert!(bytes.len() == 2 * out.len());
+        for (out, bytes) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+            *out = f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16);
         }
     }
 

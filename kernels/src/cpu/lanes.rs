@@ -15,6 +15,8 @@ pub(super) trait Lanes: Copy {
     unsafe fn splat(v: f32) -> Self;
     /// The `LEN` values at `p`, which needs no alignment.
     unsafe fn load(p: *const f32) -> Self;
+    /// The `LEN` f16 at `p`, which needs no alignment.
+    unsafe fn load_f16(p: *const u16) -> Self;
     /// Writes `LEN` values to `p`.
     unsafe fn store(self, p: *mut f32);
     unsafe fn add(self, b: Self) -> Self;
@@ -44,6 +46,12 @@ impl Lanes for Portable {
     unsafe fn load(p: *const f32) -> Self {
         // SAFETY: the caller gives a place with four values.
         unsafe { p.cast::<Self>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u16) -> Self {
+        // SAFETY: as above.
+        let bits = unsafe { p.cast::<[u16; 4]>().read_unaligned() };
+        bits.map(|b| half::f16::from_bits(b).to_f32())
     }
     #[inline(always)]
     unsafe fn store(self, p: *mut f32) {
@@ -105,6 +113,10 @@ pub(super) mod x86 {
             unsafe { _mm512_loadu_ps(p) }
         }
         #[inline(always)]
+        unsafe fn load_f16(p: *const u16) -> Self {
+            unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+        }
+        #[inline(always)]
         unsafe fn store(self, p: *mut f32) {
             unsafe { _mm512_storeu_ps(p, self) }
         }
@@ -152,6 +164,10 @@ pub(super) mod x86 {
         #[inline(always)]
         unsafe fn load(p: *const f32) -> Self {
             unsafe { _mm256_loadu_ps(p) }
+        }
+        #[inline(always)]
+        unsafe fn load_f16(p: *const u16) -> Self {
+            unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
         }
         #[inline(always)]
         unsafe fn store(self, p: *mut f32) {
@@ -211,6 +227,17 @@ pub(super) mod arm {
         #[inline(always)]
         unsafe fn load(p: *const f32) -> Self {
             unsafe { vld1q_f32(p) }
+        }
+        #[inline(always)]
+        unsafe fn load_f16(p: *const u16) -> Self {
+            // The intrinsic is not stable on every compiler that is supported.
+            unsafe {
+                let stored = vld1_u16(p);
+                let wide: float32x4_t;
+                std::arch::asm!("fcvtl {0:v}.4s, {1:v}.4h", out(vreg) wide, in(vreg) stored,
+                    options(pure, nomem, nostack));
+                wide
+            }
         }
         #[inline(always)]
         unsafe fn store(self, p: *mut f32) {

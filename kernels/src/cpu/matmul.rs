@@ -147,7 +147,7 @@ pub(super) fn floats(
         let mut decoded = Vec::new();
         for from in (0..w.cols).step_by(DEPTH) {
             let to = (from + DEPTH).min(w.cols);
-            let part = w.part(t, from, to, &mut decoded);
+            let part = w.part(set, t, from, to, &mut decoded);
             let parts: Vec<&[f32]> = rows.iter().map(|row| &row[from..to]).collect();
             float::gemm(set, part, tile_rows, to - from, &parts, &mut products);
         }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use half::f16;
 use rayon::prelude::*;
 
+use super::float;
 use super::set::InstructionSet;
 use crate::blocks::{MOST_RUNS, Unpacked, decode_row, scale_and_offset};
 use crate::error::Result;
@@ -172,6 +173,7 @@ impl Floats {
     /// The inputs `from..to` of tile `t` as f32: those that are stored, or decoded into `room`.
     pub(super) fn part<'a>(
         &'a self,
+        set: InstructionSet,
         t: usize,
         from: usize,
         to: usize,
@@ -188,8 +190,12 @@ impl Floats {
             return values;
         }
         room.resize((to - from) * self.tile_rows, 0.0);
-        // The lengths were made to fit when the weight was packed.
-        let _ = decode_row(self.format, bytes, room);
+        match self.format {
+            Format::F16 if cfg!(target_endian = "little") => float::from_f16(set, bytes, room),
+            Format::BF16 => float::from_bf16(set, bytes, room),
+            // The lengths were made to fit when the weight was packed.
+            format => drop(decode_row(format, bytes, room)),
+        }
         room
     }
 }
