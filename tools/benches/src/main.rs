@@ -102,7 +102,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     if arguments.once {
         for format in formats.into_iter().filter(wanted) {
             for shape in SMALL {
-                Product::new(cpu, format, shape)?.seconds(1)?;
+                Product::new(cpu, format, shape, 0)?.seconds(1)?;
             }
         }
         return Ok(());
@@ -140,7 +140,7 @@ fn matmul(
 ) -> Result<Vec<Row>> {
     let (m, k, n) = shape;
     let threads = rayon::current_num_threads();
-    let product = Product::new(cpu, format, shape)?;
+    let product = Product::new(cpu, format, shape, COLD)?;
     let operations = 2.0 * m as f64 * k as f64 * n as f64;
     let repeats = 3;
     let copies = product.weights.len();
@@ -197,14 +197,19 @@ struct Product {
 }
 
 impl Product {
-    fn new(cpu: Cpu, format: Format, (m, k, n): (usize, usize, usize)) -> Result<Self> {
+    fn new(
+        cpu: Cpu,
+        format: Format,
+        (m, k, n): (usize, usize, usize),
+        cold: usize,
+    ) -> Result<Self> {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let x: Vec<f32> = (0..n * k).map(|_| rng.random_range(-1.0..1.0)).collect();
         let mut bytes = vec![0u8; m * format.row_bytes(k)?];
         // Small exponents: no block has an infinite factor.
         bytes.fill_with(|| rng.random_range(0..48));
         let copies = if n == 1 {
-            COLD / bytes.len().max(1 << 20)
+            (cold / bytes.len().max(1)).max(1)
         } else {
             1
         };
