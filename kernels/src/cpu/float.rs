@@ -145,11 +145,11 @@ mod body {
                 sums[0][1] = v.mul_add(L::load(w.add(L::LEN)), sums[0][1]);
                 i += 1;
             }
-            for half in 0..2 {
-                let pair = sums[0][half].add(sums[1][half]);
-                let sum = pair.add(sums[2][half].add(sums[3][half]));
-                sum.store(out.add(half * L::LEN));
-            }
+            let [one, two, three, four] = sums;
+            let low = one[0].add(two[0]).add(three[0].add(four[0]));
+            let high = one[1].add(two[1]).add(three[1].add(four[1]));
+            low.store(out);
+            high.store(out.add(L::LEN));
         }
     }
 

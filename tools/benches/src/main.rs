@@ -10,8 +10,6 @@ use std::time::Instant;
 use clap::{Parser, ValueEnum};
 use ggml::Ggml;
 use kinglet_kernels::{Cpu, Device, Format, KernelError, Role, Roof, WeightData};
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use row::Row;
 
 /// Measures kernels; ours and a peer's alternate in one run.
@@ -34,6 +32,15 @@ struct Arguments {
     /// Once each, and only small work: for counting instructions.
     #[arg(long)]
     once: bool,
+    /// Tokens of that work.
+    #[arg(long, default_value_t = 64, requires = "once")]
+    tokens: usize,
+    /// Outputs of that work.
+    #[arg(long, default_value_t = 1024, requires = "once")]
+    rows: usize,
+    /// Inputs of that work.
+    #[arg(long, default_value_t = 512, requires = "once")]
+    inputs: usize,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -73,8 +80,6 @@ const SHAPES: [(usize, usize, usize); 6] = [
     (18_944, 3584, 256),
     (18_944, 3584, 1024),
 ];
-/// Where instructions are counted.
-const SMALL: [(usize, usize, usize); 2] = [(256, 512, 1), (256, 512, 64)];
 /// Products with one token take turns on weights of so many bytes together, so that each comes out of
 /// memory and not out of a cache, as in a model.
 const COLD: usize = 1 << 30;
@@ -101,7 +106,8 @@ fn run(arguments: &Arguments) -> Result<()> {
     ];
     if arguments.once {
         for format in formats.into_iter().filter(wanted) {
-            for shape in SMALL {
+            for tokens in [1, arguments.tokens] {
+                let shape = (arguments.rows, arguments.inputs, tokens);
                 Product::new(cpu, format, shape, 0)?.seconds(1)?;
             }
         }
@@ -203,11 +209,12 @@ impl Product {
         (m, k, n): (usize, usize, usize),
         cold: usize,
     ) -> Result<Self> {
-        let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let x: Vec<f32> = (0..n * k).map(|_| rng.random_range(-1.0..1.0)).collect();
-        let mut bytes = vec![0u8; m * format.row_bytes(k)?];
-        // Small exponents: no block has an infinite factor.
-        bytes.fill_with(|| rng.random_range(0..48));
+        // Cheap numbers, so that counting instructions counts the product. Small bytes: no block has an
+        // infinite factor.
+        let x: Vec<f32> = (0..n * k).map(|i| (i * 37 % 101) as f32 - 50.0).collect();
+        let bytes: Vec<u8> = (0..m * format.row_bytes(k)?)
+            .map(|i| (i * 29 % 47) as u8)
+            .collect();
         let copies = if n == 1 {
             (cold / bytes.len().max(1)).max(1)
         } else {

@@ -9,7 +9,7 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use super::super::pack::Kind;
-use super::{MOST_ROWS, MOST_TOKENS, Pointers, for_kind, kinds};
+use super::{MOST_ROWS, MOST_TOKENS, Pointers, for_kind, kinds, unrolled};
 
 const ROWS: usize = 8;
 
@@ -215,37 +215,41 @@ unsafe fn dotprod_tokens<const KIND: u8, const T: usize>(
             w = w.add(bytes);
             let q = integers::<KIND>(w);
             w = w.add(value_bytes(KIND));
-            for (t, sum) in sums.iter_mut().enumerate() {
+            unrolled!(t < T, {
                 let a = p.q.add((b * T + t) * 32);
                 let (first, second) = (vld1q_s8(a), vld1q_s8(a.add(16)));
-                let mut integers = [vdupq_n_s32(0); 2];
-                for (half, sum) in integers.iter_mut().enumerate() {
-                    sdot!(*sum, q[half], first, 0);
-                    sdot!(*sum, q[2 + half], first, 1);
-                    sdot!(*sum, q[4 + half], first, 2);
-                    sdot!(*sum, q[6 + half], first, 3);
-                }
                 let a_scale = *p.scale.add(b * T + t);
+                let (mut low, mut high) = (vdupq_n_s32(0), vdupq_n_s32(0));
+                sdot!(low, q[0], first, 0);
+                sdot!(high, q[1], first, 0);
+                sdot!(low, q[2], first, 1);
+                sdot!(high, q[3], first, 1);
+                sdot!(low, q[4], first, 2);
+                sdot!(high, q[5], first, 2);
+                sdot!(low, q[6], first, 3);
+                sdot!(high, q[7], first, 3);
                 if kinds::halves(KIND) {
                     let a_sum = p.sums.add(2 * b * T + t);
-                    add_up::<KIND>(sum, integers, a_scale, a_sum, &s[0]);
-                    integers = [vdupq_n_s32(0); 2];
+                    add_up::<KIND>(&mut sums[t], [low, high], a_scale, a_sum, &s[0]);
+                    (low, high) = (vdupq_n_s32(0), vdupq_n_s32(0));
                 }
-                for (half, sum) in integers.iter_mut().enumerate() {
-                    sdot!(*sum, q[8 + half], second, 0);
-                    sdot!(*sum, q[10 + half], second, 1);
-                    sdot!(*sum, q[12 + half], second, 2);
-                    sdot!(*sum, q[14 + half], second, 3);
-                }
+                sdot!(low, q[8], second, 0);
+                sdot!(high, q[9], second, 0);
+                sdot!(low, q[10], second, 1);
+                sdot!(high, q[11], second, 1);
+                sdot!(low, q[12], second, 2);
+                sdot!(high, q[13], second, 2);
+                sdot!(low, q[14], second, 3);
+                sdot!(high, q[15], second, 3);
                 let run = if kinds::halves(KIND) { 2 * b + 1 } else { b };
                 let a_sum = p.sums.add(run * T + t);
-                add_up::<KIND>(sum, integers, a_scale, a_sum, &s[1]);
-            }
+                add_up::<KIND>(&mut sums[t], [low, high], a_scale, a_sum, &s[1]);
+            });
         }
-        for (t, sum) in sums.iter().enumerate() {
-            vst1q_f32(out.as_mut_ptr().add(t * ROWS), sum[0]);
-            vst1q_f32(out.as_mut_ptr().add(t * ROWS + 4), sum[1]);
-        }
+        unrolled!(t < T, {
+            vst1q_f32(out.as_mut_ptr().add(t * ROWS), sums[t][0]);
+            vst1q_f32(out.as_mut_ptr().add(t * ROWS + 4), sums[t][1]);
+        });
     }
 }
 
@@ -320,25 +324,27 @@ unsafe fn i8mm_pairs<const KIND: u8, const P: usize>(mut w: *const u8, p: Pointe
             let q = integers::<KIND>(w);
             w = w.add(value_bytes(KIND));
             let runs = if kinds::halves(KIND) { 2 } else { 1 };
-            for (pair, sum) in sums.iter_mut().enumerate() {
+            unrolled!(pair < P, {
                 let a = p.q.add((b * P + pair) * 64);
                 let token = |t: usize| 2 * pair + t;
                 let scale = |t: usize| *p.scale.add(b * 2 * P + token(t));
                 let a_scale = in_turn(scale(0), scale(1));
                 for run in 0..runs {
                     let mut integers = [vdupq_n_s32(0); 4];
-                    for group in run * 4 / runs..(run + 1) * 4 / runs {
-                        let eight = vld1q_s8(a.add(16 * group));
-                        for (rows, sum) in integers.iter_mut().enumerate() {
-                            asm!(
-                                "smmla {sum:v}.4s, {q:v}.16b, {a:v}.16b",
-                                sum = inout(vreg) *sum,
-                                q = in(vreg) q[4 * group + rows],
-                                a = in(vreg) eight,
-                                options(pure, nomem, nostack),
-                            );
+                    unrolled!(group < 4, {
+                        if runs == 1 || group / 2 == run {
+                            let eight = vld1q_s8(a.add(16 * group));
+                            unrolled!(rows < 4, {
+                                asm!(
+                                    "smmla {sum:v}.4s, {q:v}.16b, {a:v}.16b",
+                                    sum = inout(vreg) integers[rows],
+                                    q = in(vreg) q[4 * group + rows],
+                                    a = in(vreg) eight,
+                                    options(pure, nomem, nostack),
+                                );
+                            });
                         }
-                    }
+                    });
                     let s = &s[run];
                     let twice = |v: [float32x4_t; 2], rows: usize| {
                         let v = v[rows / 2];
@@ -348,28 +354,29 @@ unsafe fn i8mm_pairs<const KIND: u8, const P: usize>(mut w: *const u8, p: Pointe
                             vzip2q_f32(v, v)
                         }
                     };
-                    for (rows, (sum, integers)) in sum.iter_mut().zip(integers).enumerate() {
-                        let scaled = vmulq_f32(vcvtq_f32_s32(integers), a_scale);
-                        *sum = vfmaq_f32(*sum, scaled, twice(s.scale, rows));
+                    let at = if kinds::halves(KIND) { 2 * b + run } else { b };
+                    unrolled!(rows < 4, {
+                        let scaled = vmulq_f32(vcvtq_f32_s32(integers[rows]), a_scale);
+                        let mut sum = vfmaq_f32(sums[pair][rows], scaled, twice(s.scale, rows));
                         if kinds::offset(KIND) {
-                            let at = if kinds::halves(KIND) { 2 * b + run } else { b };
                             let a_sum = |t: usize| *p.sums.add(at * 2 * P + token(t));
                             let a_sum = in_turn(a_sum(0), a_sum(1));
-                            *sum = vfmaq_f32(*sum, a_sum, twice(s.offset, rows));
+                            sum = vfmaq_f32(sum, a_sum, twice(s.offset, rows));
                         }
-                    }
+                        sums[pair][rows] = sum;
+                    });
                 }
-            }
+            });
         }
-        for (pair, sum) in sums.iter().enumerate() {
-            for (rows, sum) in sum.iter().enumerate() {
+        unrolled!(pair < P, {
+            unrolled!(rows < 4, {
                 let mut four = [0.0f32; 4];
-                vst1q_f32(four.as_mut_ptr(), *sum);
+                vst1q_f32(four.as_mut_ptr(), sums[pair][rows]);
                 for (i, v) in four.into_iter().enumerate() {
                     out[(2 * pair + i % 2) * ROWS + 2 * rows + i / 2] = v;
                 }
-            }
-        }
+            });
+        });
     }
 }
 
