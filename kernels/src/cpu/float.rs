@@ -23,6 +23,16 @@ dispatched! {
 }
 
 dispatched! {
+    /// `x * factor` as f16.
+    fn to_f16(x: &[f32], factor: f32, out: &mut [u16]);
+}
+
+dispatched! {
+    /// f16 values times `factor`.
+    fn restore(x: &[u16], factor: f32, out: &mut [f32]);
+}
+
+dispatched! {
     /// BF16 values, little-endian, as f32.
     fn from_bf16(bytes: &[u8], out: &mut [f32]);
 }
@@ -165,6 +175,38 @@ mod body {
         let rest = stored.remainder().as_chunks::<2>().0;
         for (out, bytes) in values.into_remainder().iter_mut().zip(rest) {
             *out = half::f16::from_le_bytes(*bytes).to_f32();
+        }
+    }
+
+    #[inline(always)]
+    pub(super) unsafe fn to_f16<L: Lanes>(x: &[f32], factor: f32, out: &mut [u16]) {
+        let mut values = x.chunks_exact(L::LEN);
+        let mut stored = out.chunks_exact_mut(L::LEN);
+        for (x, out) in (&mut values).zip(&mut stored) {
+            // SAFETY: a chunk has `LEN` values.
+            unsafe {
+                let v = L::load(x.as_ptr()).mul(L::splat(factor));
+                v.store_f16(out.as_mut_ptr());
+            }
+        }
+        for (x, out) in values.remainder().iter().zip(stored.into_remainder()) {
+            *out = half::f16::from_f32(x * factor).to_bits();
+        }
+    }
+
+    #[inline(always)]
+    pub(super) unsafe fn restore<L: Lanes>(x: &[u16], factor: f32, out: &mut [f32]) {
+        let mut stored = x.chunks_exact(L::LEN);
+        let mut values = out.chunks_exact_mut(L::LEN);
+        for (x, out) in (&mut stored).zip(&mut values) {
+            // SAFETY: a chunk has `LEN` values.
+            unsafe {
+                let v = L::load_f16(x.as_ptr()).mul(L::splat(factor));
+                v.store(out.as_mut_ptr());
+            }
+        }
+        for (x, out) in stored.remainder().iter().zip(values.into_remainder()) {
+            *out = half::f16::from_bits(*x).to_f32() * factor;
         }
     }
 

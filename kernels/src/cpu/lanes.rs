@@ -17,6 +17,8 @@ pub(super) trait Lanes: Copy {
     unsafe fn load(p: *const f32) -> Self;
     /// The `LEN` f16 at `p`, which needs no alignment.
     unsafe fn load_f16(p: *const u16) -> Self;
+    /// Writes `LEN` values as f16 to `p`, rounded to the nearest.
+    unsafe fn store_f16(self, p: *mut u16);
     /// Writes `LEN` values to `p`.
     unsafe fn store(self, p: *mut f32);
     unsafe fn add(self, b: Self) -> Self;
@@ -52,6 +54,12 @@ impl Lanes for Portable {
         // SAFETY: as above.
         let bits = unsafe { p.cast::<[u16; 4]>().read_unaligned() };
         bits.map(|b| half::f16::from_bits(b).to_f32())
+    }
+    #[inline(always)]
+    unsafe fn store_f16(self, p: *mut u16) {
+        let bits = self.map(|v| half::f16::from_f32(v).to_bits());
+        // SAFETY: as above.
+        unsafe { p.cast::<[u16; 4]>().write_unaligned(bits) }
     }
     #[inline(always)]
     unsafe fn store(self, p: *mut f32) {
@@ -117,6 +125,10 @@ pub(super) mod x86 {
             unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
         }
         #[inline(always)]
+        unsafe fn store_f16(self, p: *mut u16) {
+            unsafe { _mm256_storeu_si256(p.cast(), _mm512_cvtps_ph::<0>(self)) }
+        }
+        #[inline(always)]
         unsafe fn store(self, p: *mut f32) {
             unsafe { _mm512_storeu_ps(p, self) }
         }
@@ -168,6 +180,10 @@ pub(super) mod x86 {
         #[inline(always)]
         unsafe fn load_f16(p: *const u16) -> Self {
             unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
+        }
+        #[inline(always)]
+        unsafe fn store_f16(self, p: *mut u16) {
+            unsafe { _mm_storeu_si128(p.cast(), _mm256_cvtps_ph::<0>(self)) }
         }
         #[inline(always)]
         unsafe fn store(self, p: *mut f32) {
@@ -237,6 +253,15 @@ pub(super) mod arm {
                 std::arch::asm!("fcvtl {0:v}.4s, {1:v}.4h", out(vreg) wide, in(vreg) stored,
                     options(pure, nomem, nostack));
                 wide
+            }
+        }
+        #[inline(always)]
+        unsafe fn store_f16(self, p: *mut u16) {
+            unsafe {
+                let narrow: uint16x4_t;
+                std::arch::asm!("fcvtn {0:v}.4h, {1:v}.4s", out(vreg) narrow, in(vreg) self,
+                    options(pure, nomem, nostack));
+                vst1_u16(p, narrow);
             }
         }
         #[inline(always)]

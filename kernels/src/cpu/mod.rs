@@ -1,12 +1,12 @@
 //! The processor, with kernels for its instruction set.
 //!
 //! # Layout
-//! - [`set`]: [`InstructionSet`], chosen at run time.
-//! - [`lanes`]: vectors of f32; [`float`]: kernels written once over them.
-//! - [`pack`]: weights in the order in which kernels read them; [`quantize`]: activations as integers.
-//! - [`int8`]: products of integers, one file an instruction set.
-//! - [`roof`]: what the processor can do at most.
-//! - [`matmul`], [`conv`], [`attention`]: the operations, cut into tasks for threads.
+//! - `set`: [`InstructionSet`], chosen at run time.
+//! - `lanes`: vectors of f32; `float`: kernels written once over them.
+//! - `pack`: weights in the order in which kernels read them; `quantize`: activations as integers.
+//! - `int8`: products of integers, one file an instruction set.
+//! - `roof`: what the processor can do at most; `timed`: products to compare with it.
+//! - `matmul`, `conv`, `attention`: the operations, cut into tasks for threads.
 //!
 //! Quantized weights are multiplied with activations that are quantized too, 32 values to a scale;
 //! sums of integers are exact. Float weights are multiplied in f32.
@@ -29,6 +29,7 @@ pub mod roof;
 pub mod set;
 #[cfg(test)]
 mod tests;
+pub mod timed;
 
 use rayon::prelude::*;
 
@@ -37,7 +38,7 @@ use crate::device::{
 };
 use crate::error::{KernelError, Result, same};
 use crate::format::Format;
-use crate::scalar::{HalfMatrix, KeysValues, Matrix, Scalar, Stored, choose};
+use crate::scalar::{HalfMatrix, KeysValues, Matrix, Scalar, Stored, choose, factor};
 use matmul::Then;
 use pack::{Floats, Integers, Layout};
 use quantize::{Activations, Rows};
@@ -333,11 +334,32 @@ impl Device for Cpu {
     }
 
     fn halve(&self, x: &Matrix) -> Result<HalfMatrix> {
-        Scalar.halve(x)
+        let largest = x
+            .values
+            .par_chunks(VALUES)
+            .map(|part| part.iter().fold(0.0f32, |m, v| m.max(v.abs())))
+            .reduce(|| 0.0, f32::max);
+        let factor = factor(largest);
+        let mut values = vec![0; x.values.len()];
+        values
+            .par_chunks_mut(VALUES)
+            .zip(x.values.par_chunks(VALUES))
+            .for_each(|(out, x)| float::to_f16(self.set, x, 1.0 / factor, out));
+        Ok(HalfMatrix {
+            rows: x.rows,
+            cols: x.cols,
+            factor,
+            values,
+        })
     }
 
     fn restore(&self, x: &HalfMatrix) -> Result<Matrix> {
-        Scalar.restore(x)
+        let mut out = Matrix::any(x.rows, x.cols)?;
+        out.values
+            .par_chunks_mut(VALUES)
+            .zip(x.values.par_chunks(VALUES))
+            .for_each(|(out, half)| float::restore(self.set, half, x.factor, out));
+        Ok(out)
     }
 
     fn matmul(&self, x: &Matrix, w: &Weight, bias: Option<&Weight>) -> Result<Matrix> {
@@ -560,7 +582,23 @@ impl Device for Cpu {
     }
 
     fn gather_rows(&self, x: &Matrix, ids: &[u32]) -> Result<Matrix> {
-        Scalar.gather_rows(x, ids)
+        if ids.len() * x.cols <= VALUES || x.cols == 0 {
+            return Scalar.gather_rows(x, ids);
+        }
+        if let Some(id) = ids.iter().find(|id| **id as usize >= x.rows) {
+            return Err(KernelError::Index {
+                operation: "gather_rows",
+                index: *id as usize,
+                len: x.rows,
+            });
+        }
+        let mut out = Matrix::any(ids.len(), x.cols)?;
+        out.values
+            .par_chunks_mut(x.cols)
+            .zip(ids)
+            .with_min_len(VALUES / x.cols + 1)
+            .for_each(|(row, id)| row.copy_from_slice(x.row(*id as usize)));
+        Ok(out)
     }
 
     fn scatter_rows(&self, x: &mut Matrix, y: &Matrix, ids: &[u32]) -> Result<()> {

@@ -342,6 +342,36 @@ fn convolutions_and_norms_are_the_references_on_every_set() {
 }
 
 #[test]
+fn half_precision_is_the_references_also_for_large_values() {
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    for (rows, cols, size) in [(3, 5, 1.0), (300, 77, 1e-3), (200, 100, 1e7)] {
+        let mut x = random(&mut rng, rows, cols);
+        Scalar.affine(&mut x, size, 0.0).unwrap();
+        let expected = Scalar.halve(&x).unwrap();
+        for set in InstructionSet::available() {
+            let cpu = Cpu::new(set).unwrap();
+            let half = cpu.halve(&x).unwrap();
+            assert_eq!(
+                (&half.values, half.factor),
+                (&expected.values, expected.factor),
+                "{set}"
+            );
+            let back = cpu.restore(&half).unwrap();
+            assert!(back.values[..] == Scalar.restore(&expected).unwrap().values[..]);
+            assert!(error(&x.values, &back.values) < 1e-3, "{set}");
+        }
+        let ids: Vec<u32> = (0..rows as u32).rev().collect();
+        let gathered = Cpu::best().gather_rows(&x, &ids).unwrap();
+        assert!(gathered.values[..] == Scalar.gather_rows(&x, &ids).unwrap().values[..]);
+        assert!(
+            Cpu::best()
+                .gather_rows(&x, &vec![rows as u32; rows])
+                .is_err()
+        );
+    }
+}
+
+#[test]
 fn a_weight_that_was_loaded_for_something_else_is_refused() {
     let cpu = Cpu::best();
     let mut rng = ChaCha8Rng::seed_from_u64(6);

@@ -4,6 +4,7 @@
 //! are used; every operation is the formula of its documentation.
 
 pub(crate) use attention::check as check_attention;
+pub(crate) use half::factor;
 pub(crate) use mixture::choose;
 
 mod attention;

@@ -38,6 +38,8 @@ pub(crate) enum Command {
     Compress(CompressArgs),
     /// Turn a container back into an original BAGEL directory.
     Export(ExportArgs),
+    /// Say how fast this machine multiplies, as a share of its own limits.
+    Bench,
     /// Say what is in a model; exit 0 only if it is sound and whole.
     Inspect(InspectArgs),
 }

@@ -5,11 +5,11 @@ mod row;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
 use ggml::Ggml;
-use kinglet_kernels::{Cpu, Device, Format, KernelError, Role, Roof, WeightData};
+use kinglet_kernels::cpu::timed::{COLD, Product};
+use kinglet_kernels::{Cpu, Device, Format, KernelError, Roof};
 use row::Row;
 
 /// Measures kernels; ours and a peer's alternate in one run.
@@ -36,7 +36,7 @@ struct Arguments {
     #[arg(long, default_value_t = 64, requires = "once")]
     tokens: usize,
     /// Outputs of that work.
-    #[arg(long, default_value_t = 1024, requires = "once")]
+    #[arg(long, default_value_t = 256, requires = "once")]
     rows: usize,
     /// Inputs of that work.
     #[arg(long, default_value_t = 512, requires = "once")]
@@ -80,9 +80,6 @@ const SHAPES: [(usize, usize, usize); 6] = [
     (18_944, 3584, 256),
     (18_944, 3584, 1024),
 ];
-/// Products with one token take turns on weights of so many bytes together, so that each comes out of
-/// memory and not out of a cache, as in a model.
-const COLD: usize = 1 << 30;
 /// Both sides are measured so often in turn.
 const TURNS: usize = 3;
 
@@ -149,7 +146,7 @@ fn matmul(
     let product = Product::new(cpu, format, shape, COLD)?;
     let operations = 2.0 * m as f64 * k as f64 * n as f64;
     let repeats = 3;
-    let copies = product.weights.len();
+    let copies = product.copies();
     let mut ours = f64::INFINITY;
     let mut theirs: Vec<(String, f64)> = Vec::new();
     for _ in 0..TURNS {
@@ -193,60 +190,4 @@ fn matmul(
         .iter()
         .map(|(config, s)| row(Some(("ggml", config, *s))));
     Ok(rows.collect())
-}
-
-/// A weight and activations, ready to be multiplied.
-struct Product {
-    cpu: Cpu,
-    x: <Cpu as Device>::Buffer,
-    weights: Vec<<Cpu as Device>::Weight>,
-}
-
-impl Product {
-    fn new(
-        cpu: Cpu,
-        format: Format,
-        (m, k, n): (usize, usize, usize),
-        cold: usize,
-    ) -> Result<Self> {
-        // Cheap numbers, so that counting instructions counts the product. Small bytes: no block has an
-        // infinite factor.
-        let x: Vec<f32> = (0..n * k).map(|i| (i * 37 % 101) as f32 - 50.0).collect();
-        let bytes: Vec<u8> = (0..m * format.row_bytes(k)?)
-            .map(|i| (i * 29 % 47) as u8)
-            .collect();
-        let copies = if n == 1 {
-            (cold / bytes.len().max(1)).max(1)
-        } else {
-            1
-        };
-        let bytes = bytes::Bytes::from(bytes);
-        let weight = |_| {
-            cpu.weight(WeightData {
-                role: Role::Matrix,
-                format,
-                rows: m,
-                cols: k,
-                bytes: bytes.clone(),
-            })
-        };
-        let weights = (0..copies)
-            .map(weight)
-            .collect::<std::result::Result<_, _>>()?;
-        let x = cpu.upload(&x, k)?;
-        Ok(Product { cpu, x, weights })
-    }
-
-    /// The best of several rounds, for one product; quantizing the activations is part of it.
-    fn seconds(&self, repeats: usize) -> Result<f64> {
-        let mut best = f64::INFINITY;
-        for _ in 0..repeats {
-            let start = Instant::now();
-            for w in &self.weights {
-                std::hint::black_box(self.cpu.matmul(&self.x, w, None)?);
-            }
-            best = best.min(start.elapsed().as_secs_f64() / self.weights.len() as f64);
-        }
-        Ok(best)
-    }
 }

@@ -1,5 +1,6 @@
 //! One file a command.
 
+mod bench;
 mod compress;
 #[cfg(feature = "demo")]
 mod demo;
@@ -29,6 +30,7 @@ pub(crate) fn run(cli: &Cli) -> Outcome {
         Command::Edit(args) => draw::edit(cli, args),
         Command::Compress(args) => compress::run(cli, args),
         Command::Export(args) => export::run(cli, args),
+        Command::Bench => bench::run(cli),
         Command::Inspect(args) => inspect::run(cli, args),
     }
 }

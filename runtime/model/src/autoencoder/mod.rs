@@ -12,7 +12,7 @@ use bands::Bands;
 use blocks::{Conv, GroupNorm, Level, Middle, Plane};
 
 /// The most values of a plane, of all channels, that the decoder holds in one piece. Above this it
-/// works in bands of rows (see [`bands`]).
+/// works in bands of rows.
 pub const LARGEST_PLANE: usize = 8 << 20;
 
 /// First convolution, last norm and last convolution of a half.
