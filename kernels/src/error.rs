@@ -75,6 +75,9 @@ pub enum KernelError {
     /// A format that is read and not written.
     #[error("{0} can be read but not yet written")]
     NoEncoder(Format),
+    /// A packed weight for a device that packs none.
+    #[error("this device has no order of weights of its own")]
+    NoLayout,
     /// A product of sizes that does not fit the address space.
     #[error("{operation}: {a} x {b} overflows")]
     Overflow {

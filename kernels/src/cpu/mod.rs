@@ -215,7 +215,92 @@ impl Cpu {
     }
 }
 
+/// The name of the order in which a set's kernels read weights. What was packed for one set serves
+/// all that have this name.
+pub const fn layout(set: InstructionSet) -> &'static str {
+    match set {
+        InstructionSet::Scalar => "scalar-1",
+        InstructionSet::Avx2 => "avx2-1",
+        InstructionSet::Avx512Vnni => "avx512-vnni-1",
+        InstructionSet::Neon | InstructionSet::NeonDotprod => "neon-1",
+        InstructionSet::NeonI8mm => "neon-i8mm-1",
+    }
+}
+
+/// A weight in a set's order, as bytes to be stored; none if it is kept as it is given. The set need
+/// not be one of this processor.
+///
+/// # Errors
+/// What [`Device::weight`] refuses.
+pub fn pack(set: InstructionSet, data: WeightData) -> Result<Option<Vec<u8>>> {
+    Ok(match Weight::new(set, data)?.kept {
+        Kept::Integers(m) => Some(m.bytes.as_slice().to_vec()),
+        Kept::Floats(m) => Some(m.bytes.as_slice().to_vec()),
+        Kept::Vector(_) | Kept::Table(_) => None,
+    })
+}
+
 impl Weight {
+    fn new(set: InstructionSet, data: WeightData) -> Result<Self> {
+        // The reference device checks the lengths.
+        let stored = Scalar.weight(data)?;
+        let (role, rows, cols) = (stored.role, stored.rows, stored.cols);
+        let tile = float::tile(set);
+        let kept = match role {
+            Role::Table => Kept::Table(stored),
+            Role::Vector => Kept::Vector(stored.vector("weight", rows * cols)?),
+            Role::Kernel { side } => Kept::Floats(kernel(&stored, side, tile)?),
+            Role::Matrix => {
+                let source = pack::Source {
+                    format: stored.format,
+                    rows,
+                    cols,
+                    row_bytes: stored.row_bytes,
+                    bytes: stored.bytes,
+                };
+                match source.integers(Layout::of(set)) {
+                    Some(integers) => Kept::Integers(integers),
+                    None => Kept::Floats(source.floats(tile)?),
+                }
+            }
+        };
+        Ok(Weight {
+            role,
+            rows,
+            cols,
+            kept,
+        })
+    }
+
+    /// A weight that [`pack`] made for this set.
+    fn from_tiles(set: InstructionSet, data: WeightData) -> Result<Self> {
+        let (role, rows, cols) = (data.role, data.rows, data.cols);
+        let (shape, tile) = ((rows, cols), float::tile(set));
+        let integers =
+            || Integers::from_tiles(data.format, Layout::of(set), shape, data.bytes.clone());
+        let kept = match role {
+            Role::Table | Role::Vector => {
+                return Err(KernelError::Role {
+                    operation: "packed weight",
+                    role,
+                });
+            }
+            Role::Kernel { .. } => {
+                Kept::Floats(Floats::from_tiles(Format::F32, tile, shape, data.bytes)?)
+            }
+            Role::Matrix => match integers().transpose()? {
+                Some(integers) => Kept::Integers(integers),
+                None => Kept::Floats(Floats::from_tiles(data.format, tile, shape, data.bytes)?),
+            },
+        };
+        Ok(Weight {
+            role,
+            rows,
+            cols,
+            kept,
+        })
+    }
+
     fn vector(&self, operation: &'static str, len: usize) -> Result<&[f32]> {
         match &self.kept {
             Kept::Vector(values) => {
@@ -275,34 +360,24 @@ impl Device for Cpu {
     }
 
     fn weight(&self, data: WeightData) -> Result<Weight> {
-        // The reference device checks the lengths.
-        let stored = Scalar.weight(data)?;
-        let (role, rows, cols) = (stored.role, stored.rows, stored.cols);
-        let tile = float::tile(self.set);
-        let kept = match role {
-            Role::Table => Kept::Table(stored),
-            Role::Vector => Kept::Vector(stored.vector("weight", rows * cols)?),
-            Role::Kernel { side } => Kept::Floats(kernel(&stored, side, tile)?),
-            Role::Matrix => {
-                let source = pack::Source {
-                    format: stored.format,
-                    rows,
-                    cols,
-                    row_bytes: stored.row_bytes,
-                    bytes: stored.bytes,
-                };
-                match source.integers(Layout::of(self.set)) {
-                    Some(integers) => Kept::Integers(integers),
-                    None => Kept::Floats(source.floats(tile)?),
-                }
-            }
-        };
-        Ok(Weight {
-            role,
-            rows,
-            cols,
-            kept,
-        })
+        Weight::new(self.set, data)
+    }
+
+    fn packed_weight(&self, data: WeightData) -> Result<Weight> {
+        Weight::from_tiles(self.set, data)
+    }
+
+    fn layout(&self) -> Option<&'static str> {
+        Some(layout(self.set))
+    }
+
+    fn shares_bytes(&self, weight: &Weight) -> bool {
+        match &weight.kept {
+            Kept::Integers(m) => m.bytes.shared(),
+            Kept::Floats(m) => m.bytes.shared(),
+            Kept::Vector(_) => false,
+            Kept::Table(_) => true,
+        }
     }
 
     fn weight_shape(&self, weight: &Weight) -> (usize, usize) {

@@ -147,6 +147,10 @@ impl Device for Scalar {
         })
     }
 
+    fn shares_bytes(&self, _: &Stored) -> bool {
+        true
+    }
+
     fn weight_shape(&self, weight: &Stored) -> (usize, usize) {
         (weight.rows, weight.cols)
     }

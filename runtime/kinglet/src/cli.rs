@@ -137,8 +137,13 @@ pub(crate) struct CompressArgs {
     #[arg(short, long, value_name = "OUT.gguf")]
     pub(crate) output: PathBuf,
     /// What is to be done.
-    #[arg(long, value_name = "R.toml")]
-    pub(crate) recipe: PathBuf,
+    #[arg(long, value_name = "R.toml", required_unless_present = "pack")]
+    pub(crate) recipe: Option<PathBuf>,
+    /// Store the weights in the order of one instruction set's kernels, so that loading is mapping:
+    /// a name that KINGLET_KERNELS takes, or `native`. Other machines refuse the file. Without a
+    /// recipe a GGUF file is packed as it is.
+    #[arg(long, value_name = "TARGET")]
+    pub(crate) pack: Option<String>,
 }
 
 #[derive(Debug, Args)]
