@@ -25,8 +25,10 @@ pub struct Shape {
     pub layers: usize,
     /// Rows of the embedding table.
     pub vocabulary: usize,
-    /// Experts of every layer but the first and the last; 0 = dense.
+    /// Experts of the sparse layers; 0 = all are dense.
     pub experts: usize,
+    /// The first and the last layer are dense in any case.
+    pub dense_ends: bool,
     /// Layers of the vision encoder.
     pub vision_layers: usize,
 }
@@ -41,8 +43,14 @@ impl Shape {
         layers: 28,
         vocabulary: 152_064,
         experts: 0,
+        dense_ends: true,
         vision_layers: 26,
     };
+
+    /// Whether a layer's generation half is sparse.
+    pub const fn is_sparse(&self, layer: usize) -> bool {
+        self.experts > 0 && (!self.dense_ends || layer > 0 && layer + 1 < self.layers)
+    }
 
     /// Values of a token's keys.
     pub const fn kv_width(&self) -> usize {
@@ -99,7 +107,7 @@ impl Shape {
                     name(&format!("post_attention_layernorm{suffix}.weight")),
                     &[hidden],
                 );
-                let sparse = experts > 0 && !suffix.is_empty() && i > 0 && i + 1 < layers;
+                let sparse = !suffix.is_empty() && self.is_sparse(i);
                 let mut feed_forward = |inside: &str, width: usize| {
                     for part in ["gate", "up"] {
                         put(
