@@ -509,24 +509,46 @@ impl Device for Cpu {
             if rows.is_empty() {
                 continue;
             }
-            let mine = self.gather_rows(x, rows)?;
-            let mut a = match &all {
-                Some(all) if x.cols == expert.gate.cols => Some(all.gather(rows).arrange(self.set)),
-                _ => None,
+            let inner = match (&all, &expert.gate.kept, &expert.up.kept) {
+                (Some(all), Kept::Integers(gate), Kept::Integers(up)) => {
+                    same("mixture", "the row length of x", x.cols, gate.cols)?;
+                    same("mixture", "the rows of up", up.rows, gate.rows)?;
+                    same("mixture", "the row length of up", up.cols, gate.cols)?;
+                    let mut inner = Matrix::any(rows.len(), gate.rows)?;
+                    let a = all.gather(self.set, rows);
+                    matmul::integers(self.set, &a, gate, Then::Gate(up), &mut inner.values);
+                    inner
+                }
+                _ => {
+                    let mine = self.gather_rows(x, rows)?;
+                    self.gated_product(&mine, &mut None, expert.gate, expert.up)?
+                }
             };
-            let inner = self.gated_product(&mine, &mut a, expert.gate, expert.up)?;
-            let mine = self.product(&inner, &mut None, expert.down, None)?;
+            let down = expert.down;
             same(
                 "mixture",
                 "the width of an expert's output",
-                mine.cols,
+                down.rows,
                 x.cols,
             )?;
-            for (i, n) in rows.iter().enumerate() {
-                let n = *n as usize;
-                let factor = 1.0 + logits.row(n)[e];
-                let sum = &mut out.values[n * x.cols..(n + 1) * x.cols];
-                float::add_scaled(self.set, sum, factor, mine.row(i));
+            let factors: Vec<f32> = rows
+                .iter()
+                .map(|n| 1.0 + logits.row(*n as usize)[e])
+                .collect();
+            if let Kept::Integers(w) = &down.kept {
+                same("mixture", "the row length of down", w.cols, inner.cols)?;
+                let a = Rows::new(self.set, &inner.values, inner.cols).arrange(self.set);
+                let then = Then::Add {
+                    rows,
+                    factors: &factors,
+                };
+                matmul::integers(self.set, &a, w, then, &mut out.values);
+                continue;
+            }
+            let mine = self.product(&inner, &mut None, down, None)?;
+            for (i, (n, factor)) in rows.iter().zip(&factors).enumerate() {
+                let sum = &mut out.values[*n as usize * x.cols..][..x.cols];
+                float::add_scaled(self.set, sum, *factor, mine.row(i));
             }
         }
         Ok(out)

@@ -20,7 +20,7 @@ mod values;
 
 use bytes::Bytes;
 pub use half::HalfMatrix;
-use values::Values;
+pub(crate) use values::Values;
 
 use crate::blocks::decode_row;
 use crate::device::{
