@@ -18,6 +18,7 @@
 #![allow(unsafe_code)]
 
 mod attention;
+mod cache;
 mod conv;
 mod float;
 mod int8;
@@ -38,7 +39,8 @@ use crate::device::{
 };
 use crate::error::{KernelError, Result, same};
 use crate::format::Format;
-use crate::scalar::{HalfMatrix, KeysValues, Matrix, Scalar, Stored, choose, factor};
+use crate::scalar::{HalfMatrix, Matrix, Scalar, Stored, choose, factor};
+pub use cache::{Cache, CacheFormat};
 use matmul::Then;
 use pack::{Floats, Integers, Layout};
 use quantize::{Activations, Rows};
@@ -52,6 +54,7 @@ const VALUES: usize = 1 << 14;
 #[derive(Debug, Clone, Copy)]
 pub struct Cpu {
     set: InstructionSet,
+    cache: CacheFormat,
 }
 
 /// A weight in this device's order.
@@ -87,6 +90,7 @@ impl Cpu {
     pub fn best() -> Self {
         Cpu {
             set: InstructionSet::best(),
+            cache: CacheFormat::F32,
         }
     }
 
@@ -95,7 +99,16 @@ impl Cpu {
     /// # Errors
     /// [`KernelError::InstructionSet`] if this processor lacks it.
     pub fn new(set: InstructionSet) -> Result<Self> {
-        InstructionSet::named(set.name()).map(|set| Cpu { set })
+        InstructionSet::named(set.name()).map(|set| Cpu {
+            set,
+            cache: CacheFormat::F32,
+        })
+    }
+
+    /// The same with keys and values kept so.
+    #[must_use]
+    pub fn with_cache(self, cache: CacheFormat) -> Self {
+        Cpu { cache, ..self }
     }
 
     /// The instruction set.
@@ -352,7 +365,7 @@ fn kernel(stored: &Stored, side: usize, tile: usize) -> Result<Floats> {
 impl Device for Cpu {
     type Buffer = Matrix;
     type Weight = Weight;
-    type Cache = KeysValues;
+    type Cache = Cache;
     type Half = HalfMatrix;
 
     fn describe(&self) -> String {
@@ -655,22 +668,30 @@ impl Device for Cpu {
         Scalar.rope(x, positions, head_dim, theta)
     }
 
-    fn cache(&self, width: usize) -> KeysValues {
-        Scalar.cache(width)
+    fn cache(&self, width: usize) -> Cache {
+        Cache::new(width, self.cache)
     }
 
-    fn cache_append(&self, cache: &mut KeysValues, k: &Matrix, v: &Matrix) -> Result<()> {
-        Scalar.cache_append(cache, k, v)
+    fn cache_append(&self, cache: &mut Cache, k: &Matrix, v: &Matrix) -> Result<()> {
+        same("cache_append", "the width of k", k.cols, cache.width)?;
+        same("cache_append", "the width of v", v.cols, cache.width)?;
+        same("cache_append", "the rows of v", v.rows, k.rows)?;
+        cache.append(self.set, k, v);
+        Ok(())
     }
 
-    fn cache_read(&self, cache: &KeysValues) -> Result<(Matrix, Matrix)> {
-        Scalar.cache_read(cache)
+    fn cache_read(&self, cache: &Cache) -> Result<(Matrix, Matrix)> {
+        let (keys, values) = cache.parts();
+        Ok((
+            self.upload(&keys.to_f32(self.set), cache.width)?,
+            self.upload(&values.to_f32(self.set), cache.width)?,
+        ))
     }
 
     fn attention(
         &self,
         q: &Matrix,
-        past: &[&KeysValues],
+        past: &[&Cache],
         k: &Matrix,
         v: &Matrix,
         shape: AttentionShape,

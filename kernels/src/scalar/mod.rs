@@ -99,13 +99,8 @@ pub struct KeysValues {
 }
 
 impl KeysValues {
-    pub(crate) fn tokens(&self) -> usize {
+    fn tokens(&self) -> usize {
         self.keys.len() / self.width.max(1)
-    }
-
-    /// All keys and all values.
-    pub(crate) fn slices(&self) -> (&[f32], &[f32]) {
-        (&self.keys, &self.values)
     }
 }
 
