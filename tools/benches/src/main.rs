@@ -34,6 +34,12 @@ enum What {
     Kernels(KernelArguments),
     /// Whole models of random weights.
     Model(ModelArguments),
+    /// What `model` starts to measure memory.
+    #[command(hide = true)]
+    Hold {
+        /// The container.
+        file: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -66,7 +72,10 @@ struct ModelArguments {
     /// The program `language` of tools/peers/ggml.
     #[arg(long)]
     llama: Option<PathBuf>,
-    /// Where the peer's model files are written.
+    /// The program of tools/peers/candle.
+    #[arg(long)]
+    candle: Option<PathBuf>,
+    /// Where model files are written.
     #[arg(long, default_value = "target/bench")]
     folder: PathBuf,
 }
@@ -109,5 +118,6 @@ fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.what {
         What::Kernels(what) => kernels::run(cpu, what, arguments.json),
         What::Model(what) => model::run(cpu, what, arguments.json),
+        What::Hold { file } => model::hold(cpu, file),
     }
 }

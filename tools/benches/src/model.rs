@@ -2,11 +2,13 @@
 
 use std::ffi::OsStr;
 use std::hint::black_box;
-use std::path::PathBuf;
+use std::io::BufRead;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use clap::ValueEnum;
+use kinglet_kernels::cpu::CacheFormat;
 use kinglet_kernels::{Cpu, Device, Format, Roof};
 use kinglet_model::autoencoder::Autoencoder;
 use kinglet_model::linear::Loader;
@@ -72,8 +74,7 @@ pub(crate) fn run(cpu: Cpu, arguments: &ModelArguments, json: bool) -> Result<()
     let bench = Bench {
         cpu,
         roof,
-        llama: arguments.llama.clone(),
-        folder: arguments.folder.clone(),
+        arguments,
         json,
     };
     for work in all {
@@ -96,11 +97,10 @@ pub(crate) fn run(cpu: Cpu, arguments: &ModelArguments, json: bool) -> Result<()
     Ok(())
 }
 
-struct Bench {
+struct Bench<'a> {
     cpu: Cpu,
     roof: Roof,
-    llama: Option<PathBuf>,
-    folder: PathBuf,
+    arguments: &'a ModelArguments,
     json: bool,
 }
 
@@ -126,29 +126,33 @@ fn operations_of_a_token(source: &Source) -> f64 {
     tensors.map(|(_, t)| 2.0 * t.values() as f64).sum()
 }
 
-impl Bench {
+impl Bench<'_> {
     fn language(&self, name: &str, shape: &Shape, format: Format) -> Result<()> {
         let source = random::source(shape, format)?;
-        let mut peer = match &self.llama {
-            Some(program) => {
-                std::fs::create_dir_all(&self.folder)
-                    .map_err(|e| BenchError::File(self.folder.clone(), e))?;
-                let file = self.folder.join(format!("qwen2-{name}-{format}.gguf"));
-                random::write_qwen2(&source, &file)?;
-                let threads = rayon::current_num_threads().to_string();
-                Some(Peer::start(
-                    program,
-                    &[file.as_os_str(), OsStr::new(&threads)],
-                )?)
+        let folder = &self.arguments.folder;
+        std::fs::create_dir_all(folder).map_err(|e| BenchError::File(folder.clone(), e))?;
+        let file = folder.join(format!("qwen2-{name}-{format}.gguf"));
+        let threads = rayon::current_num_threads().to_string();
+        let mut peers = Vec::new();
+        let programs = [
+            ("llama.cpp", &self.arguments.llama),
+            ("candle", &self.arguments.candle),
+        ];
+        for (name, program) in programs {
+            if let Some(program) = program {
+                if peers.is_empty() {
+                    random::write_qwen2(&source, &file)?;
+                }
+                let peer = Peer::start(program, &[file.as_os_str(), OsStr::new(&threads)])?;
+                peers.push((name, peer));
             }
-            None => None,
-        };
+        }
         let (bytes, operations) = (read_by_a_token(&source), operations_of_a_token(&source));
         let model = Model::load(&source, self.cpu)?;
         for tokens in [128, 512] {
             let ids: Vec<u32> = (0..tokens).map(|i| i as u32 * 37 % 1000).collect();
             let (ours, theirs) =
-                self.alternate(peer.as_mut(), &format!("prefill {tokens}"), || {
+                self.alternate(&mut peers, &format!("prefill {tokens}"), || {
                     let mut context = model.context();
                     seconds(|| next(&model, &mut context, &ids))
                 })?;
@@ -166,7 +170,7 @@ impl Bench {
             );
         }
         let (first, tokens) = ((0..16).collect::<Vec<u32>>(), 64);
-        let (ours, theirs) = self.alternate(peer.as_mut(), &format!("decode {tokens}"), || {
+        let (ours, theirs) = self.alternate(&mut peers, &format!("decode {tokens}"), || {
             let mut context = model.context();
             next(&model, &mut context, &first)?;
             seconds(|| {
@@ -182,20 +186,75 @@ impl Bench {
             limit,
             &theirs,
         );
+        self.memory(name, &source, format, &mut peers)
+    }
+
+    /// The most memory of a process that reads 512 tokens, by the bytes of its container: ours has the
+    /// whole model in it, a peer's the half that understands.
+    fn memory(
+        &self,
+        name: &str,
+        source: &Source,
+        format: Format,
+        peers: &mut [(&str, Peer)],
+    ) -> Result<()> {
+        let file = self.arguments.folder.join(format!("{name}-{format}.gguf"));
+        random::write(source, &file)?;
+        let threads = rayon::current_num_threads().to_string();
+        let own = std::env::current_exe().map_err(|e| BenchError::File(file.clone(), e))?;
+        let mut ours = Peer::start(
+            &own,
+            &["--threads", &threads, "hold", &file.to_string_lossy()].map(OsStr::new),
+        )?;
+        let of = |bytes: f64, file: &Path| match std::fs::metadata(file) {
+            Ok(m) => Ok(m.len() as f64 / bytes),
+            Err(e) => Err(BenchError::File(file.to_owned(), e)),
+        };
+        let answer = ours.ask("memory")?;
+        let most = answer.first().map_or(f64::INFINITY, |(_, bytes)| *bytes);
+        let share = of(most, &file)?;
+        let mut row = self.row(
+            &format!("memory {name}"),
+            format.name(),
+            1.0 / share,
+            "containers/peak",
+        );
+        let theirs = peers.iter_mut().find(|(name, _)| *name == "candle");
+        if let Some((name, peer)) = theirs {
+            let most = peer
+                .ask("memory")?
+                .first()
+                .map_or(f64::INFINITY, |(_, bytes)| *bytes);
+            let other = self.arguments.folder.join(format!(
+                "qwen2-{}",
+                file.file_name().unwrap_or_default().to_string_lossy()
+            ));
+            let other = of(most, &other)?;
+            row.peer = Some((*name).to_owned());
+            row.peer_config = Some("its own reader".to_owned());
+            row.theirs = Some(other);
+            row.ratio = Some(share / other);
+        }
+        row.ours = share;
+        row.print(self.json);
         Ok(())
     }
 
     fn alternate(
         &self,
-        mut peer: Option<&mut Peer>,
+        peers: &mut [(&str, Peer)],
         question: &str,
         ours: impl Fn() -> Result<f64>,
     ) -> Result<(f64, Best)> {
         let (mut best, mut theirs) = (f64::INFINITY, Best::default());
         for _ in 0..TURNS {
             best = best.min(ours()?);
-            if let Some(peer) = peer.as_deref_mut() {
-                theirs.take(peer.ask(question)?);
+            for (name, peer) in peers.iter_mut() {
+                let seen = peer.ask(question)?.into_iter();
+                theirs.take(
+                    seen.map(|(config, s)| (format!("{name} {config}"), s))
+                        .collect(),
+                );
             }
         }
         Ok((best, theirs))
@@ -217,8 +276,8 @@ impl Bench {
             threads: rayon::current_num_threads(),
             kernels: self.cpu.set().name().to_owned(),
             ours: tokens as f64 / ours,
-            peer: peer.map(|_| "llama.cpp".to_owned()),
-            peer_config: peer.map(|(config, _)| config.to_owned()),
+            peer: peer.and_then(|(name, _)| Some(name.split_once(' ')?.0.to_owned())),
+            peer_config: peer.and_then(|(name, _)| Some(name.split_once(' ')?.1.to_owned())),
             theirs: peer.map(|(_, seconds)| tokens as f64 / seconds),
             unit: "tokens/s",
             ratio: peer.map(|(_, seconds)| seconds / ours),
@@ -346,6 +405,10 @@ impl Bench {
     }
 
     fn alone(&self, work: &str, format: &str, seconds: f64, unit: &'static str) {
+        self.row(work, format, seconds, unit).print(self.json);
+    }
+
+    fn row(&self, work: &str, format: &str, seconds: f64, unit: &'static str) -> Row {
         Row {
             work: work.to_owned(),
             format: format.to_owned(),
@@ -359,8 +422,25 @@ impl Bench {
             ratio: None,
             roof: None,
         }
-        .print(self.json);
     }
+}
+
+/// Loads a container, reads 512 tokens and answers every line with the most memory so far in bytes.
+pub(crate) fn hold(cpu: Cpu, file: &Path) -> Result<()> {
+    let source = Source::open(file)?;
+    let model = Model::load(&source, cpu.with_cache(CacheFormat::F16))?;
+    let ids: Vec<u32> = (0..512).map(|i| i * 37 % 1000).collect();
+    next(&model, &mut model.context(), &ids)?;
+    for _ in std::io::stdin().lock().lines() {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let most = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+        let kilobytes = most.and_then(|l| l.split_whitespace().next()?.parse::<f64>().ok());
+        println!(
+            "kinglet={}",
+            kilobytes.map_or(f64::INFINITY, |k| k * 1024.0)
+        );
+    }
+    Ok(())
 }
 
 /// Reads tokens and computes the logits behind the last one.

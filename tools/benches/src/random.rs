@@ -12,7 +12,7 @@ use kinglet_model::config::{
     DrawConfig, ExpertsConfig, LanguageConfig, LatentConfig, LayerConfig, PictureRule, Renorm,
     VisionConfig,
 };
-use kinglet_model::{Config, Source, names};
+use kinglet_model::{Config, Source, metadata, names};
 use kinglet_tests::shape::{SIDES, Shape, VISION, VISION_INNER};
 
 use crate::{BenchError, Result};
@@ -163,6 +163,14 @@ fn config(shape: &Shape) -> Config {
     }
 }
 
+/// The model as a container.
+pub(crate) fn write(source: &Source, path: &Path) -> Result<()> {
+    let mut metadata = metadata::write(&source.config);
+    let tokenizer = source.tokenizer.as_str().into();
+    metadata.push((metadata::TOKENIZER.to_owned(), tokenizer));
+    write_tensors(source, path, &metadata, |_| true)
+}
+
 /// The understanding half as a Qwen2 model, which is what it is but for the norms of queries and keys,
 /// for llama.cpp.
 pub(crate) fn write_qwen2(source: &Source, path: &Path) -> Result<()> {
@@ -191,12 +199,21 @@ pub(crate) fn write_qwen2(source: &Source, path: &Path) -> Result<()> {
         let other = ["_gen", "q_norm", "k_norm"];
         own.iter().any(|o| name.starts_with(o)) && !other.iter().any(|o| name.contains(o))
     };
+    write_tensors(source, path, &metadata, language)
+}
+
+fn write_tensors(
+    source: &Source,
+    path: &Path,
+    metadata: &[(String, Value)],
+    which: impl Fn(&&String) -> bool,
+) -> Result<()> {
     let tensors: Vec<(String, TensorType, Vec<usize>)> = (source.tensors.keys())
-        .filter(language)
+        .filter(which)
         .map(|name| (name, &source.tensors[name]))
         .map(|(name, t)| (name.clone(), t.kind, t.shape.clone()))
         .collect();
-    let mut writer = Writer::create(path, &metadata, &tensors)?;
+    let mut writer = Writer::create(path, metadata, &tensors)?;
     for (name, _, _) in &tensors {
         writer.tensor(name, &source.tensors[name].bytes)?;
     }
