@@ -66,7 +66,7 @@ struct KernelArguments {
 
 #[derive(Debug, Args)]
 struct ModelArguments {
-    /// What is run; left out: all of it but the whole 7B shape, which takes 10 GB of memory.
+    /// What is run; left out: all of it but what takes the whole 7B shape, 10 GB of memory.
     #[arg(value_delimiter = ',')]
     work: Vec<model::Work>,
     /// The program `language` of tools/peers/ggml.
@@ -88,6 +88,8 @@ enum BenchError {
     Kernel(#[from] KernelError),
     #[error(transparent)]
     Model(#[from] ModelError),
+    #[error(transparent)]
+    Pack(#[from] kinglet_quant::QuantError),
     #[error(transparent)]
     Container(#[from] ContainerError),
     #[error("{0}")]

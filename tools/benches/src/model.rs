@@ -13,6 +13,7 @@ use kinglet_kernels::{Cpu, Device, Format, Roof};
 use kinglet_model::autoencoder::Autoencoder;
 use kinglet_model::linear::Loader;
 use kinglet_model::{Context, Model, Source};
+use kinglet_quant::pack::pack;
 use kinglet_tests::shape::Shape;
 
 use crate::peer::{Best, Peer};
@@ -32,8 +33,10 @@ pub(crate) enum Work {
     Pair,
     /// The autoencoder's decoder at 512 x 512.
     Decoder,
-    /// One pass of the whole 7B shape for a picture of 256 x 256.
+    /// One pass of the whole 7B shape for a picture of 256 x 256, and decoding.
     Whole,
+    /// Loading the whole 7B shape from a packed container, which is made first (17 GB of disk).
+    Start,
 }
 
 const SMALL: Shape = Shape {
@@ -92,6 +95,7 @@ pub(crate) fn run(cpu: Cpu, arguments: &ModelArguments, json: bool) -> Result<()
             Work::Pair => bench.pair()?,
             Work::Decoder => bench.decoder()?,
             Work::Whole => bench.whole()?,
+            Work::Start => bench.start()?,
         }
     }
     Ok(())
@@ -381,26 +385,52 @@ impl Bench<'_> {
     }
 
     fn whole(&self) -> Result<()> {
+        let format = Format::Q4_0;
         let start = Instant::now();
-        let model = Model::load(&random::source(&Shape::RELEASE, Format::Q4_K)?, self.cpu)?;
-        self.alone(
-            "7B shape, made and packed",
-            "Q4_K",
-            start.elapsed().as_secs_f64(),
-            "loads/s",
-        );
+        let model = Model::load(&random::source(&Shape::RELEASE, format)?, self.cpu)?;
+        let made = start.elapsed().as_secs_f64();
+        self.alone("7B shape, made and packed", format.name(), made, "loads/s");
         let best = self.velocity(&model, 16, 2)?;
-        self.alone("7B shape, pass for 256x256", "Q4_K", best, "passes/s");
+        self.alone(
+            "7B shape, pass for 256x256",
+            format.name(),
+            best,
+            "passes/s",
+        );
         let mut context = model.context();
         next(&model, &mut context, &(0..16).collect::<Vec<u32>>())?;
         let tokens = 8;
         let decode = seconds(|| (0..tokens).try_for_each(|i| next(&model, &mut context, &[i])))?;
-        self.alone(
-            "7B shape, decode",
-            "Q4_K",
-            decode / f64::from(tokens),
-            "tokens/s",
-        );
+        let token = decode / f64::from(tokens);
+        self.alone("7B shape, decode", format.name(), token, "tokens/s");
+        Ok(())
+    }
+
+    fn start(&self) -> Result<()> {
+        let folder = &self.arguments.folder;
+        std::fs::create_dir_all(folder).map_err(|e| BenchError::File(folder.clone(), e))?;
+        let (plain, packed) = (folder.join("7b.gguf"), folder.join("7b-packed.gguf"));
+        random::write(&random::source(&Shape::RELEASE, Format::Q4_0)?, &plain)?;
+        let pack = seconds(|| Ok(pack(&plain, self.cpu.set(), &packed, &mut |_, _| {})?))?;
+        self.alone("7B shape, packing", "Q4_0", pack, "files/s");
+        for (name, file) in [("plain", &plain), ("packed", &packed)] {
+            let mut best = [f64::INFINITY; 2];
+            for _ in 0..TURNS {
+                let start = Instant::now();
+                let model = Model::load(&Source::open(file)?, self.cpu)?;
+                best[0] = best[0].min(start.elapsed().as_secs_f64());
+                next(&model, &mut model.context(), &[1, 2, 3])?;
+                best[1] = best[1].min(start.elapsed().as_secs_f64());
+            }
+            self.alone(
+                &format!("7B shape, {name}, load"),
+                "Q4_0",
+                best[0],
+                "starts/s",
+            );
+            let work = format!("7B shape, {name}, load and a word");
+            self.alone(&work, "Q4_0", best[1], "starts/s");
+        }
         Ok(())
     }
 
