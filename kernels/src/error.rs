@@ -75,6 +75,9 @@ pub enum KernelError {
     /// A format that is read and not written.
     #[error("{0} can be read but not yet written")]
     NoEncoder(Format),
+    /// Threads cannot be started as asked.
+    #[error("threads: {0}")]
+    Threads(String),
     /// A packed weight for a device that packs none.
     #[error("this device has no order of weights of its own")]
     NoLayout,

@@ -6,6 +6,7 @@
 //! - `pack`: weights in the order in which kernels read them; `quantize`: activations as integers.
 //! - `int8`: products of integers, one file an instruction set.
 //! - `roof`: what the processor can do at most; `timed`: products to compare with it.
+//! - `threads`: which cores work.
 //! - `matmul`, `conv`, `attention`: the operations, cut into tasks for threads.
 //!
 //! Quantized weights are multiplied with activations that are quantized too, 32 values to a scale;
@@ -30,6 +31,7 @@ pub mod roof;
 pub mod set;
 #[cfg(test)]
 mod tests;
+pub mod threads;
 pub mod timed;
 
 use rayon::prelude::*;

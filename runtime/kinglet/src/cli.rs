@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 /// A camera on a small board, understood and drawn from on the device, over MQTT.
 ///
 /// Exit codes: 0 done, 1 it could not be done (one line on standard error), 2 wrong usage.
-/// KINGLET_KERNELS, KINGLET_MODEL and KINGLET_LOG (error, warn, info, debug) are read.
+/// KINGLET_KERNELS, KINGLET_THREADS, KINGLET_MODEL and KINGLET_LOG (error, warn, info, debug) are read.
 #[derive(Debug, Parser)]
 #[command(name = "kinglet", version)]
 pub(crate) struct Cli {
