@@ -72,9 +72,6 @@ pub enum KernelError {
         /// Those that can.
         available: String,
     },
-    /// A format that is read and not written.
-    #[error("{0} can be read but not yet written")]
-    NoEncoder(Format),
     /// A product of sizes that does not fit the address space.
     #[error("{operation}: {a} x {b} overflows")]
     Overflow {
