@@ -1,5 +1,6 @@
 //! `kinglet-bench`: our kernels against their peers and against the machine's limits. See `tools/bench`.
 
+mod formats;
 mod ggml;
 mod row;
 
@@ -8,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use ggml::Ggml;
+use kinglet_container::ContainerError;
 use kinglet_kernels::cpu::timed::{COLD, Product};
 use kinglet_kernels::{Cpu, Device, Format, KernelError, Roof};
 use row::Row;
@@ -23,6 +25,12 @@ struct Arguments {
     /// The program of tools/peers/ggml.
     #[arg(long)]
     ggml: Option<PathBuf>,
+    /// ggml's quantizer, of the same folder.
+    #[arg(long)]
+    quantizer: Option<PathBuf>,
+    /// Weights for `formats`: NAME=FILE, a GGUF or safetensors file.
+    #[arg(long, value_parser = named_file)]
+    weights: Vec<(String, PathBuf)>,
     /// Threads.
     #[arg(long)]
     threads: Option<usize>,
@@ -47,12 +55,21 @@ struct Arguments {
 enum What {
     /// Single operations.
     Kernels,
+    /// How close each format comes to weights.
+    Formats,
+}
+
+fn named_file(text: &str) -> std::result::Result<(String, PathBuf), String> {
+    let (name, file) = text.split_once('=').ok_or("expected NAME=FILE")?;
+    Ok((name.to_owned(), file.into()))
 }
 
 #[derive(Debug, thiserror::Error)]
 enum BenchError {
     #[error("the peer: {0}")]
     Peer(String),
+    #[error(transparent)]
+    Container(#[from] ContainerError),
     #[error(transparent)]
     Kernel(#[from] KernelError),
     #[error("{0}")]
@@ -89,11 +106,20 @@ fn run(arguments: &Arguments) -> Result<()> {
         threads = threads.num_threads(n);
     }
     threads.build_global()?;
-    let cpu = Cpu::from_environment()?;
-    let What::Kernels = arguments.what;
     let wanted = |f: &Format| {
         arguments.formats.is_empty() || arguments.formats.iter().any(|name| name == f.name())
     };
+    match arguments.what {
+        What::Kernels => kernels(arguments, wanted),
+        What::Formats => {
+            let quantizer = arguments.quantizer.as_deref();
+            formats::run(&arguments.weights, quantizer, wanted, arguments.json)
+        }
+    }
+}
+
+fn kernels(arguments: &Arguments, wanted: impl Fn(&Format) -> bool) -> Result<()> {
+    let cpu = Cpu::from_environment()?;
     let formats = [
         Format::Q8_0,
         Format::Q4_0,
@@ -102,7 +128,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         Format::F16,
     ];
     if arguments.once {
-        for format in formats.into_iter().filter(wanted) {
+        for format in formats.into_iter().filter(&wanted) {
             for tokens in [1, arguments.tokens] {
                 let shape = (arguments.rows, arguments.inputs, tokens);
                 Product::new(cpu, format, shape, 0)?.seconds(1)?;
