@@ -48,6 +48,21 @@ impl<V: Lanes> Fits<V> {
 /// Times [`LANES`] places for the extreme value at either end.
 const BATCHES: usize = 3;
 
+/// Where scales are looked for. What the plainest scale lays on the outermost level is laid on others
+/// too, by `step`, from `inward` steps inside it to as many outside as are left: values that count
+/// little may be cut off.
+#[derive(Clone, Copy)]
+pub(super) struct Search {
+    step: f32,
+    inward: f32,
+}
+
+/// See [`Search`]. The numbers for each format were found by trying, on real weights (`tools/bench
+/// formats`).
+pub(super) const fn search(step: f32, inward: f32) -> Search {
+    Search { step, inward }
+}
+
 /// How often levels are chosen for the scale, and a scale for the levels, at the end of a search: each
 /// time can only come closer.
 const ROUNDS: usize = 3;
@@ -153,9 +168,9 @@ impl<const N: usize> Run<N> {
     }
 
     /// The scale whose multiples `low..=high` are closest to the values. The extreme value is laid
-    /// on either outermost level, two steps beyond it, and further and further in.
+    /// on and about either outermost level.
     #[inline(always)]
-    pub(super) fn scale<V: Lanes>(&self, (low, high): (f32, f32), step: f32) -> f32 {
+    pub(super) fn scale<V: Lanes>(&self, (low, high): (f32, f32), search: Search) -> f32 {
         let extreme = self.extreme::<V>();
         if extreme == 0.0 || !extreme.is_finite() {
             return 0.0;
@@ -163,11 +178,11 @@ impl<const N: usize> Run<N> {
         let one = 1.0 / extreme;
         let (lowest, highest) = (V::splat(low), V::splat(high));
         let mut best = Fits::none();
-        for (end, inward) in [(low, step), (high, -step)] {
+        for (end, outward) in [(low, -search.step), (high, search.step)] {
             for batch in 0..BATCHES {
                 let mut inverses = [0.0; LANES];
                 for (l, inverse) in inverses.iter_mut().enumerate() {
-                    *inverse = (end + inward * ((batch * LANES + l) as f32 - 2.0)) * one;
+                    *inverse = (end + outward * ((batch * LANES + l) as f32 - search.inward)) * one;
                 }
                 best.improve(&self.refit(V::load(&inverses), lowest, highest));
             }
@@ -217,14 +232,14 @@ impl<const N: usize> Run<N> {
     }
 
     /// The scale and offset with which levels `0..=high` are closest to the values; the offset is
-    /// not positive unless it is `free`. The range of the values is laid on `high + 0.9` levels, then
-    /// on fewer by `step`; what does not fit is cut off at one end or the other, or at both.
+    /// not positive unless it is `free`. The range of the values is laid on and about `high` levels;
+    /// what does not fit is cut off at one end or the other, or at both.
     #[inline(always)]
     pub(super) fn scale_and_offset<V: Lanes>(
         &self,
         high: f32,
         free: bool,
-        step: f32,
+        search: Search,
     ) -> (f32, f32) {
         let (least, most) = self.bounds::<V>();
         let least = if free || least < 0.0 { least } else { 0.0 };
@@ -246,7 +261,7 @@ impl<const N: usize> Run<N> {
         let range = V::splat(most - least);
         let mut spans = [0.0; LANES];
         for (l, span) in spans.iter_mut().enumerate() {
-            *span = high + 0.9 - step * l as f32;
+            *span = high + search.step * (l as f32 - search.inward);
         }
         let (spans, high) = (V::load(&spans), V::splat(high));
         let (inverses, cut) = (spans / range, range - range * high / spans);

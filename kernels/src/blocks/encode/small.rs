@@ -1,7 +1,7 @@
 //! Blocks of 32 values.
 
 use super::Stored;
-use super::fit::Run;
+use super::fit::{Run, Search, search};
 use super::lanes::{LANES, Lanes, least};
 use crate::format::Format;
 
@@ -11,25 +11,25 @@ const VALUES: usize = 32;
 pub(super) fn block<V: Lanes>(format: Format, run: &Run<VALUES>, unit: f32, out: &mut Vec<u8>) {
     match format {
         Format::Q4_0 => {
-            let (d, q) = symmetric::<V>(run, unit, 8.0, 0.2);
+            let (d, q) = symmetric::<V>(run, unit, 8.0, search(0.15, 3.0));
             out.extend(d.bits.to_le_bytes());
             nibbles(&q, out);
         }
         Format::Q5_0 => {
-            let (d, q) = symmetric::<V>(run, unit, 16.0, 0.25);
+            let (d, q) = symmetric::<V>(run, unit, 16.0, search(0.25, 8.0));
             out.extend(d.bits.to_le_bytes());
             fifth_bits(&q, out);
             nibbles(&q, out);
         }
         Format::Q8_0 => q8_0::<V>(run, unit, out),
         Format::Q4_1 => {
-            let (d, m, q) = affine::<V>(run, unit, 15.0, 0.6);
+            let (d, m, q) = affine::<V>(run, unit, 15.0, search(0.5, 3.0));
             out.extend(d.bits.to_le_bytes());
             out.extend(m.bits.to_le_bytes());
             nibbles(&q, out);
         }
         _ => {
-            let (d, m, q) = affine::<V>(run, unit, 31.0, 0.9);
+            let (d, m, q) = affine::<V>(run, unit, 31.0, search(0.7, 5.0));
             out.extend(d.bits.to_le_bytes());
             out.extend(m.bits.to_le_bytes());
             fifth_bits(&q, out);
@@ -44,10 +44,10 @@ fn symmetric<V: Lanes>(
     run: &Run<VALUES>,
     unit: f32,
     half: f32,
-    step: f32,
+    places: Search,
 ) -> (Stored, [u8; VALUES]) {
     let bounds = (-half, half - 1.0);
-    let d = Stored::nearest(run.scale::<V>(bounds, step), unit);
+    let d = Stored::nearest(run.scale::<V>(bounds, places), unit);
     // Far above the least f16 it hardly matters which one is taken.
     let d = best::<V>(
         run,
@@ -98,9 +98,9 @@ fn affine<V: Lanes>(
     run: &Run<VALUES>,
     unit: f32,
     high: f32,
-    step: f32,
+    places: Search,
 ) -> (Stored, Stored, [u8; VALUES]) {
-    let (scale, offset) = run.scale_and_offset::<V>(high, true, step);
+    let (scale, offset) = run.scale_and_offset::<V>(high, true, places);
     let (d, m) = (Stored::nearest(scale, unit), Stored::nearest(offset, unit));
     let (up, down) = (d.above(unit), d.below(unit));
     let (higher, lower) = (m.above(unit), m.below(unit));

@@ -5,7 +5,7 @@
 //! they are stored. With all integers known the factors are fitted again, once or twice.
 
 use super::Stored;
-use super::fit::Run;
+use super::fit::{Run, Search, search};
 use super::lanes::{LANES, Lanes, least};
 use crate::format::Format;
 
@@ -15,32 +15,32 @@ const VALUES: usize = 256;
 pub(super) fn block<V: Lanes>(format: Format, block: &Run<VALUES>, unit: f32, out: &mut Vec<u8>) {
     match format {
         Format::Q2_K => {
-            let b = affine::<V, 16, 16>(block, unit, 3.0, 15.0, 0.25);
+            let b = affine::<V, 16, 16>(block, unit, 3.0, 15.0, search(0.2, 3.0));
             out.extend((0..16).map(|run| b.scales[run] | b.offsets[run] << 4));
             two_bits(&b.q, out);
             out.extend(b.d.bits.to_le_bytes());
             out.extend(b.least.bits.to_le_bytes());
         }
         Format::Q3_K => {
-            let b = symmetric::<V>(block, unit, 4.0, 32.0, 0.1);
+            let b = symmetric::<V>(block, unit, 4.0, 32.0, search(0.1, 3.0));
             third_bits(&b.q, out);
             two_bits(&b.q, out);
             signed_six_bits(&b.scales, out);
             out.extend(b.d.bits.to_le_bytes());
         }
         Format::Q4_K => {
-            let b = affine::<V, 32, 8>(block, unit, 15.0, 63.0, 0.6);
+            let b = affine::<V, 32, 8>(block, unit, 15.0, 63.0, search(0.5, 3.0));
             long_scales(&b, out);
             long_nibbles(&b.q, out);
         }
         Format::Q5_K => {
-            let b = affine::<V, 32, 8>(block, unit, 31.0, 63.0, 0.9);
+            let b = affine::<V, 32, 8>(block, unit, 31.0, 63.0, search(0.7, 5.0));
             long_scales(&b, out);
             fifth_bits(&b.q, out);
             long_nibbles(&b.q, out);
         }
         _ => {
-            let b = symmetric::<V>(block, unit, 32.0, 128.0, 0.4);
+            let b = symmetric::<V>(block, unit, 32.0, 128.0, search(0.4, 18.0));
             q6_k(&b, out);
         }
     }
@@ -95,12 +95,12 @@ fn affine<V: Lanes, const N: usize, const RUNS: usize>(
     unit: f32,
     high: f32,
     most: f32,
-    step: f32,
+    places: Search,
 ) -> Affine<RUNS> {
     let runs = runs::<N, RUNS>(block);
     let mut fits = [(0.0, 0.0); RUNS];
     for (run, fit) in runs.iter().zip(&mut fits) {
-        let (scale, offset) = run.scale_and_offset::<V>(high, false, step);
+        let (scale, offset) = run.scale_and_offset::<V>(high, false, places);
         *fit = (scale, -offset);
     }
     let largest = fits
@@ -233,14 +233,14 @@ fn symmetric<V: Lanes>(
     unit: f32,
     half: f32,
     half_scales: f32,
-    step: f32,
+    places: Search,
 ) -> Symmetric {
     let bounds = (-half, half - 1.0);
     let (lowest_scale, highest_scale) = (-half_scales, half_scales - 1.0);
     let runs = runs::<16, 16>(block);
     let mut fits = [0.0; 16];
     for (run, fit) in runs.iter().zip(&mut fits) {
-        *fit = run.scale::<V>(bounds, step);
+        *fit = run.scale::<V>(bounds, places);
     }
     let larger = |a: f32, b: f32| if b.abs() > a.abs() { b } else { a };
     let extreme = fits.into_iter().fold(0.0, larger);
