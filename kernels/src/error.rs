@@ -72,9 +72,6 @@ pub enum KernelError {
         /// Those that can.
         available: String,
     },
-    /// A format that is read and not written.
-    #[error("{0} can be read but not yet written")]
-    NoEncoder(Format),
     /// Threads cannot be started as asked.
     #[error("threads: {0}")]
     Threads(String),

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use kinglet_container::gguf::{Value, Writer};
 use kinglet_container::{Tensor, TensorType};
-use kinglet_kernels::blocks::{decode_row, encode_row};
+use kinglet_kernels::blocks::{decode_row, encode_row_weighted};
 use kinglet_kernels::{Cpu, Scalar};
 use kinglet_model::autoencoder::Autoencoder;
 use kinglet_model::linear::{Loader, format_of};
@@ -26,6 +26,13 @@ fn file_type(format: &str) -> u32 {
         "Q4_1" => 3,
         "Q8_0" => 7,
         "Q5_0" => 8,
+        "Q5_1" => 9,
+        "Q2_K" => 10,
+        // The next three: ggml's "small" mixtures, which are pure.
+        "Q3_K" => 11,
+        "Q4_K" => 14,
+        "Q5_K" => 16,
+        "Q6_K" => 18,
         "BF16" => 32,
         // ggml's LLAMA_FTYPE_GUESSED.
         _ => 1024,
@@ -47,7 +54,7 @@ pub struct Report {
     pub bits_per_weight: f64,
     /// Tensors by type.
     pub types: BTreeMap<String, usize>,
-    /// Tensors whose rows the asked type's blocks do not divide: F16 took its place.
+    /// Tensors whose rows the asked type's blocks do not divide: another took its place.
     pub fell_back: Vec<String>,
     /// Largest relative L2 error of a tensor's values, and which one has it.
     pub largest_error: (f64, String),
@@ -280,13 +287,11 @@ impl Item<'_> {
             for (i, bytes) in stored.enumerate() {
                 decode_row(from, bytes, &mut row[..cols])?;
                 let start = out.len();
-                encode_row(to, &row, &mut out)?;
+                encode_row_weighted(to, &row, None, &mut out)?;
                 decode_row(to, &out[start..], &mut back)?;
                 // A value may also be too large for the type that was chosen.
-                let bad = row
-                    .iter()
-                    .zip(&back)
-                    .position(|(a, b)| !(a - b).is_finite());
+                let holds = |a: f32, b: f32| (a - b).is_finite() && a.abs() <= to.largest();
+                let bad = row.iter().zip(&back).position(|(a, b)| !holds(*a, *b));
                 if let Some(at) = bad {
                     return Err(QuantError::NotFinite {
                         tensor: (*name).to_owned(),
@@ -303,7 +308,7 @@ impl Item<'_> {
                 if (i + 1).is_multiple_of(stored_rows) {
                     let zeros = vec![0.0; padded];
                     for _ in stored_rows..rows {
-                        encode_row(to, &zeros, &mut out)?;
+                        encode_row_weighted(to, &zeros, None, &mut out)?;
                     }
                 }
             }

@@ -31,7 +31,7 @@ impl Default for Precision {
 pub struct Choice {
     /// The type.
     pub format: Format,
-    /// The asked type's blocks do not divide the rows, so [`Format::F16`] took its place.
+    /// The asked type's blocks do not divide the rows, so another type took its place.
     pub fell_back: bool,
 }
 
@@ -73,16 +73,31 @@ impl Precision {
             });
         };
         let wanted = self.wanted(name)?;
-        let fell_back = !cols.is_multiple_of(wanted.block_values());
+        let format = fitting(wanted, *cols);
         Ok(Choice {
-            format: if fell_back { Format::F16 } else { wanted },
-            fell_back,
+            format,
+            fell_back: format != wanted,
         })
     }
 }
 
+/// The type itself if its blocks divide rows of `cols`; else one of blocks of 32 that is at least as
+/// close; else [`Format::F16`].
+pub(super) fn fitting(wanted: Format, cols: usize) -> Format {
+    let smaller = match wanted {
+        Format::Q2_K | Format::Q3_K => Format::Q4_0,
+        Format::Q4_K => Format::Q4_1,
+        Format::Q5_K => Format::Q5_1,
+        Format::Q6_K => Format::Q8_0,
+        other => other,
+    };
+    let mut types = [wanted, smaller].into_iter();
+    let fits = |f: &Format| cols.is_multiple_of(f.block_values());
+    types.find(fits).unwrap_or(Format::F16)
+}
+
 fn by_name(name: &str) -> Result<Format> {
-    let mut known = Format::ALL.iter().copied().filter(|f| f.can_be_written());
+    let mut known = Format::ALL.iter().copied();
     known.clone().find(|f| f.name() == name).ok_or_else(|| {
         let names: Vec<&str> = known.by_ref().map(Format::name).collect();
         QuantError::Recipe(format!(
@@ -119,6 +134,12 @@ mod tests {
         );
         let odd = choose("v.patch_embd.weight", &[64, 588]);
         assert_eq!((odd.format, odd.fell_back), (Format::F16, true));
+        precision.default = "Q4_K".to_owned();
+        let choose = |cols| precision.choose("w", &[8, cols]).unwrap();
+        assert_eq!(choose(512).format, Format::Q4_K);
+        assert_eq!(choose(96).format, Format::Q4_1);
+        assert_eq!(choose(50).format, Format::F16);
+        assert!(choose(96).fell_back);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `kinglet-bench`: our kernels and models against their peers and against the machine's limits. See
 //! `tools/bench`.
 
+mod formats;
 mod kernels;
 mod model;
 mod peer;
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use kinglet_container::ContainerError;
-use kinglet_kernels::{Cpu, KernelError};
+use kinglet_kernels::{Cpu, Format, KernelError};
 use kinglet_model::ModelError;
 
 /// Measures; ours and a peer's alternate in one run.
@@ -34,6 +35,8 @@ enum What {
     Kernels(KernelArguments),
     /// Whole models of random weights.
     Model(ModelArguments),
+    /// How close each format comes to weights.
+    Formats(FormatArguments),
     /// What `model` starts to measure memory.
     #[command(hide = true)]
     Hold {
@@ -80,6 +83,24 @@ struct ModelArguments {
     folder: PathBuf,
 }
 
+#[derive(Debug, Args)]
+struct FormatArguments {
+    /// The program `quantize` of tools/peers/ggml.
+    #[arg(long)]
+    quantizer: Option<PathBuf>,
+    /// Weights to encode: NAME=FILE, a GGUF or safetensors file.
+    #[arg(long, value_parser = named_file)]
+    weights: Vec<(String, PathBuf)>,
+    /// Only formats of these names.
+    #[arg(long, value_delimiter = ',')]
+    formats: Vec<String>,
+}
+
+fn named_file(text: &str) -> std::result::Result<(String, PathBuf), String> {
+    let (name, file) = text.split_once('=').ok_or("expected NAME=FILE")?;
+    Ok((name.to_owned(), file.into()))
+}
+
 #[derive(Debug, thiserror::Error)]
 enum BenchError {
     #[error("the peer: {0}")]
@@ -120,6 +141,17 @@ fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.what {
         What::Kernels(what) => kernels::run(cpu, what, arguments.json),
         What::Model(what) => model::run(cpu, what, arguments.json),
+        What::Formats(what) => {
+            let wanted = |f: &Format| {
+                what.formats.is_empty() || what.formats.iter().any(|name| name == f.name())
+            };
+            formats::run(
+                &what.weights,
+                what.quantizer.as_deref(),
+                wanted,
+                arguments.json,
+            )
+        }
         What::Hold { file } => model::hold(cpu, file),
     }
 }
