@@ -72,6 +72,12 @@ pub enum KernelError {
         /// Those that can.
         available: String,
     },
+    /// Threads cannot be started as asked.
+    #[error("threads: {0}")]
+    Threads(String),
+    /// A packed weight for a device that packs none.
+    #[error("this device has no order of weights of its own")]
+    NoLayout,
     /// A product of sizes that does not fit the address space.
     #[error("{operation}: {a} x {b} overflows")]
     Overflow {

@@ -71,6 +71,7 @@ pub fn compress(
     out: &Path,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Report> {
+    source.unpacked()?;
     // Found now, not after hours.
     if let Some(problem) = Model::audit(source, &Scalar).into_iter().next() {
         return Err(problem.into());

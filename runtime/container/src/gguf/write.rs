@@ -4,7 +4,8 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use super::{DEFAULT_ALIGNMENT, MAGIC, VERSION, Value};
+use super::read::alignment;
+use super::{MAGIC, VERSION, Value};
 use crate::TensorType;
 use crate::atomic::AtomicFile;
 use crate::error::{ContainerError, Refusal, Result};
@@ -18,18 +19,25 @@ pub struct Writer {
     expected: std::vec::IntoIter<(String, usize)>,
     /// Bytes of the data section so far.
     written: u64,
+    alignment: u64,
 }
 
 impl Writer {
-    /// Starts a file with this metadata and these tensors (name, type, sizes outermost first).
+    /// Starts a file with this metadata and these tensors (name, type, sizes outermost first). Where
+    /// the metadata has `general.alignment`, tensors are aligned to that.
     ///
     /// # Errors
-    /// [`ContainerError::Io`], or [`Refusal::Shape`] for a tensor that its type cannot hold.
+    /// [`ContainerError::Io`], [`Refusal::Shape`] for a tensor that its type cannot hold, or
+    /// [`Refusal::Alignment`].
     pub fn create(
         path: &Path,
         metadata: &[(String, Value)],
         tensors: &[(String, TensorType, Vec<usize>)],
     ) -> Result<Self> {
+        let alignment = alignment(metadata).map_err(|refusal| ContainerError::Refused {
+            name: path.display().to_string(),
+            refusal,
+        })?;
         let mut header = Vec::new();
         header.extend(MAGIC);
         header.extend(VERSION.to_le_bytes());
@@ -58,16 +66,17 @@ impl Writer {
             }
             header.extend(kind.id().to_le_bytes());
             header.extend(offset.to_le_bytes());
-            offset = (offset + bytes as u64).next_multiple_of(DEFAULT_ALIGNMENT);
+            offset = (offset + bytes as u64).next_multiple_of(alignment);
             expected.push((name.clone(), bytes));
         }
-        header.resize(header.len().next_multiple_of(DEFAULT_ALIGNMENT as usize), 0);
+        header.resize(header.len().next_multiple_of(alignment as usize), 0);
 
         let mut writer = Writer {
             path: path.to_owned(),
             file: AtomicFile::create(path)?,
             expected: expected.into_iter(),
             written: 0,
+            alignment,
         };
         writer.put(&header)?;
         Ok(writer)
@@ -96,7 +105,7 @@ impl Writer {
         }
         self.put(bytes)?;
         self.written += bytes.len() as u64;
-        let padding = self.written.next_multiple_of(DEFAULT_ALIGNMENT) - self.written;
+        let padding = self.written.next_multiple_of(self.alignment) - self.written;
         self.put(&vec![0; padding as usize])?;
         self.written += padding;
         Ok(())

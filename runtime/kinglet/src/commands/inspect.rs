@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use kinglet_kernels::Scalar;
+use kinglet_kernels::{Cpu, Scalar};
 use kinglet_model::Model;
 use serde_json::json;
 
@@ -14,7 +14,10 @@ use crate::model;
 
 pub(crate) fn run(cli: &Cli, args: &InspectArgs) -> Outcome {
     let source = model::open(args.file.as_deref().or(cli.model.as_deref()))?;
-    let mut problems = Model::audit(&source, &Scalar);
+    let mut problems = match source.packed {
+        None => Model::audit(&source, &Scalar),
+        Some(_) => Model::audit(&source, &Cpu::from_environment()?),
+    };
     if args.deep {
         problems.extend(source.not_finite()?);
     }
@@ -39,9 +42,9 @@ pub(crate) fn run(cli: &Cli, args: &InspectArgs) -> Outcome {
 
     let mut types: BTreeMap<String, usize> = BTreeMap::new();
     let (mut parameters, mut bytes) = (0, 0);
-    for tensor in source.tensors.values() {
+    for (name, tensor) in &source.tensors {
         *types.entry(tensor.kind.to_string()).or_default() += 1;
-        parameters += tensor.values();
+        parameters += source.stored(name)?.shape.iter().product::<usize>();
         bytes += tensor.bytes.len();
     }
     let c = &source.config;
@@ -60,6 +63,12 @@ pub(crate) fn run(cli: &Cli, args: &InspectArgs) -> Outcome {
             bytes as f64 / 1e6
         ),
     );
+    if let Some(packed) = &source.packed {
+        line(
+            "packed",
+            format!("{} tensors for {}", packed.tensors.len(), packed.layout),
+        );
+    }
     line(
         "parameters",
         format!("{:.2} million", parameters as f64 / 1e6),
@@ -96,6 +105,7 @@ pub(crate) fn run(cli: &Cli, args: &InspectArgs) -> Outcome {
         "types": types,
         "parameters": parameters,
         "bytes": bytes,
+        "layout": source.packed.as_ref().map(|packed| &packed.layout),
         "sound": true,
         "defaults": source.defaults,
     });
