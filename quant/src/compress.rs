@@ -6,14 +6,18 @@ use std::path::Path;
 use kinglet_container::gguf::{Value, Writer};
 use kinglet_container::{Tensor, TensorType};
 use kinglet_kernels::blocks::{decode_row, encode_row_weighted};
-use kinglet_kernels::{Cpu, Scalar};
+use kinglet_kernels::{Cpu, Format, Scalar};
 use kinglet_model::autoencoder::Autoencoder;
 use kinglet_model::linear::{Loader, format_of};
 use kinglet_model::{Model, Source, metadata, names, preview};
+use rayon::prelude::*;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::bands::{Matrix, Squares};
 use crate::error::{QuantError, Result};
+use crate::importance::{Importance, Unknown};
+use crate::passes::budget::{self, Measure, Offer};
 use crate::passes::precision::Choice;
 use crate::recipe::Recipe;
 
@@ -71,17 +75,34 @@ pub fn compress(
     out: &Path,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Report> {
+    compress_weighted(source, recipe, &Unknown, out, progress)
+}
+
+/// As [`compress`], with errors weighted by how much each column matters.
+///
+/// # Errors
+/// [`QuantError`]; `out` is then as it was before.
+pub fn compress_weighted(
+    source: &Source,
+    recipe: &Recipe,
+    importance: &dyn Importance,
+    out: &Path,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Report> {
     source.unpacked()?;
     // Found now, not after hours.
     if let Some(problem) = Model::audit(source, &Scalar).into_iter().next() {
         return Err(problem.into());
     }
     let preview = preview_of(source)?;
-    let plan = plan(source, recipe)?;
+    let mut plan = plan(source, recipe)?;
+    if let Some(budget) = recipe.precision.budget()? {
+        spend(&mut plan, recipe, importance, budget)?;
+    }
     let total = plan.iter().map(Item::source_bytes).sum();
 
     // The report is part of the metadata, which comes before the tensors, so the tensors are
-    // encoded twice: once for the errors, once to be written. Memory stays that of one tensor.
+    // encoded twice: once for the errors, once to be written. Memory stays that of some rows.
     let mut report = Report {
         tensors: plan.len(),
         parameters: plan.iter().map(Item::parameters).sum(),
@@ -99,8 +120,12 @@ pub fn compress(
             hash.update(name.as_bytes());
             hash.update(&tensor.bytes);
         }
-        let (bytes, error) = item.encode()?;
-        report.bytes += bytes.len();
+        let mut len = 0;
+        let error = item.encode(importance, &mut |bytes| {
+            len += bytes.len();
+            Ok(())
+        })?;
+        report.bytes += len;
         let format = item.choice.format.name().to_owned();
         *report.types.entry(format).or_default() += 1;
         if item.choice.fell_back {
@@ -123,8 +148,7 @@ pub fn compress(
     let mut writer = Writer::create(out, &metadata, &tensors)?;
     let mut written = 0;
     for item in &plan {
-        let (bytes, _) = item.encode()?;
-        writer.tensor(&item.name, &bytes)?;
+        item.encode(importance, &mut |bytes| Ok(writer.part(&item.name, bytes)?))?;
         written += item.source_bytes();
         progress((total + written) / 2, total);
     }
@@ -172,10 +196,14 @@ fn describe(
     if let Some(license) = &recipe.about.license {
         put("general.license", license.as_str().into());
     }
-    put(
-        "general.file_type",
-        file_type(&recipe.precision.default).into(),
-    );
+    // A budget gives a mixture, which has no number.
+    let mixture = recipe.precision.budget.is_some();
+    let default = if mixture {
+        ""
+    } else {
+        recipe.precision.default_name()
+    };
+    put("general.file_type", file_type(default).into());
     put("general.quantization_version", 2.into());
     put(metadata::TOKENIZER, source.tokenizer.as_str().into());
     put("kinglet.recipe", recipe.text.as_str().into());
@@ -261,59 +289,141 @@ impl Item<'_> {
         self.parts.iter().map(|(_, t)| t.values()).sum()
     }
 
-    /// The tensor in its new format, and the relative L2 error of that.
-    fn encode(&self) -> Result<(Vec<u8>, f64)> {
-        let to = self.choice.format;
-        let padded = self.shape.last().copied().unwrap_or(1);
-        let rows = match &self.shape[..] {
+    /// Rows of one matrix: of an expert, or of all.
+    fn rows(&self) -> usize {
+        match &self.shape[..] {
             [.., rows, _] => *rows,
             _ => 1,
-        };
-        let (mut off, mut all) = (0.0, 0.0);
-        let mut out = Vec::new();
-        let mut row = vec![0.0; padded];
-        let mut back = vec![0.0; padded];
+        }
+    }
+
+    fn cols(&self) -> usize {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    /// Encodes the tensor, giving its bytes to `sink`. Returns the relative L2 error.
+    fn encode(
+        &self,
+        importance: &dyn Importance,
+        sink: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<f64> {
+        let to = self.choice.format;
+        let mut padding = Vec::new();
+        let zeros = vec![0.0; self.cols()];
+        encode_row_weighted(to, &zeros, None, &mut padding)?;
+        let mut squares = Squares::default();
         for (name, tensor) in &self.parts {
-            let from = format_of(tensor.kind).ok_or_else(|| QuantError::Type {
-                tensor: (*name).to_owned(),
-                kind: tensor.kind.to_string(),
-            })?;
-            let cols = tensor.shape.last().copied().unwrap_or(1);
-            let stored_rows = match &tensor.shape[..] {
-                [.., rows, _] => *rows,
-                _ => 1,
-            };
-            let stored = tensor.bytes.chunks_exact(from.row_bytes(cols)?);
-            for (i, bytes) in stored.enumerate() {
-                decode_row(from, bytes, &mut row[..cols])?;
-                let start = out.len();
-                encode_row_weighted(to, &row, None, &mut out)?;
-                decode_row(to, &out[start..], &mut back)?;
-                // A value may also be too large for the type that was chosen.
-                let holds = |a: f32, b: f32| (a - b).is_finite() && a.abs() <= to.largest();
-                let bad = row.iter().zip(&back).position(|(a, b)| !holds(*a, *b));
-                if let Some(at) = bad {
-                    return Err(QuantError::NotFinite {
-                        tensor: (*name).to_owned(),
-                        row: i,
-                        value: row[at],
-                        format: to,
-                    });
-                }
-                for (a, b) in row.iter().zip(&back) {
-                    off += f64::from(a - b).powi(2);
-                    all += f64::from(*a).powi(2);
-                }
-                // After the last row of each expert come its padding rows.
-                if (i + 1).is_multiple_of(stored_rows) {
-                    let zeros = vec![0.0; padded];
-                    for _ in stored_rows..rows {
-                        encode_row_weighted(to, &zeros, None, &mut out)?;
-                    }
+            let stored = Stored::new(name, tensor)?;
+            let weights = self.weights(name, importance);
+            // After the last row of each expert come its padding rows.
+            for expert in 0..stored.all_rows / stored.rows.max(1) {
+                let first = expert * stored.rows;
+                let matrix = Matrix {
+                    name,
+                    rows: stored.rows,
+                    cols: self.cols(),
+                    read: &|i, out| stored.read(first + i, out),
+                    importance: weights.as_deref(),
+                };
+                squares.add(matrix.encode(to, sink)?);
+                for _ in stored.rows..self.rows() {
+                    sink(&padding)?;
                 }
             }
         }
-        let error = if all > 0.0 { (off / all).sqrt() } else { 0.0 };
-        Ok((out, error))
+        Ok(squares.error())
+    }
+
+    /// How much each column matters, padding not at all.
+    fn weights(&self, part: &str, importance: &dyn Importance) -> Option<Vec<f32>> {
+        let mut weights = importance.columns(part)?;
+        weights.resize(self.cols(), 0.0);
+        Some(weights)
+    }
+
+    /// The types that it can have, measured on some of its rows.
+    fn offers(&self, importance: &dyn Importance) -> Result<Vec<Offer>> {
+        let mut measure = Measure::new(self.cols());
+        let mut row = vec![0.0; self.cols()];
+        for (name, tensor) in &self.parts {
+            let stored = Stored::new(name, tensor)?;
+            let weights = self.weights(name, importance);
+            for i in budget::rows(stored.all_rows) {
+                stored.read(i, &mut row)?;
+                measure.row(&row, weights.as_deref())?;
+            }
+        }
+        measure.offers(self.all_rows())
+    }
+
+    /// The product of all sizes but the last.
+    fn all_rows(&self) -> usize {
+        self.shape.iter().rev().skip(1).product()
+    }
+}
+
+/// Chooses the types that the budget decides on.
+fn spend(
+    plan: &mut [Item],
+    recipe: &Recipe,
+    importance: &dyn Importance,
+    budget: usize,
+) -> Result<()> {
+    let offers = |item: &Item| {
+        if recipe.precision.is_open(&item.name, &item.shape) {
+            return item.offers(importance);
+        }
+        let format = item.choice.format;
+        let bytes = format.row_bytes(item.cols())? * item.all_rows();
+        Ok(vec![Offer {
+            format,
+            bytes,
+            error: 0.0,
+        }])
+    };
+    let offers: Vec<Vec<Offer>> = plan.par_iter().map(offers).collect::<Result<_>>()?;
+    for (item, offer) in plan.iter_mut().zip(budget::spend(&offers, budget)?) {
+        item.choice.format = offer.format;
+    }
+    Ok(())
+}
+
+/// A tensor of the source, row by row.
+struct Stored<'a> {
+    tensor: &'a Tensor,
+    format: Format,
+    row_bytes: usize,
+    cols: usize,
+    /// Rows of one matrix.
+    rows: usize,
+    all_rows: usize,
+}
+
+impl<'a> Stored<'a> {
+    fn new(name: &str, tensor: &'a Tensor) -> Result<Self> {
+        let format = format_of(tensor.kind).ok_or_else(|| QuantError::Type {
+            tensor: name.to_owned(),
+            kind: tensor.kind.to_string(),
+        })?;
+        let cols = tensor.shape.last().copied().unwrap_or(1);
+        let row_bytes = format.row_bytes(cols)?;
+        let rows = match &tensor.shape[..] {
+            [.., rows, _] => *rows,
+            _ => 1,
+        };
+        Ok(Stored {
+            tensor,
+            format,
+            row_bytes,
+            cols,
+            rows,
+            all_rows: tensor.bytes.len() / row_bytes.max(1),
+        })
+    }
+
+    /// Row `i`, what is behind it in `out` being left alone.
+    fn read(&self, i: usize, out: &mut [f32]) -> Result<()> {
+        let bytes = &self.tensor.bytes[i * self.row_bytes..(i + 1) * self.row_bytes];
+        Ok(decode_row(self.format, bytes, &mut out[..self.cols])?)
     }
 }

@@ -206,7 +206,8 @@ fn line(
         weighted,
         ours: root(ours),
         theirs,
-        ratio: theirs.map(|theirs| root(ours) / theirs),
+        // Weights that a format holds exactly have none.
+        ratio: theirs.filter(|t| *t > 0.0).map(|t| root(ours) / t),
         our_speed: weights as f64 / our_seconds,
         their_speed: theirs.map(|_| weights as f64 / their_seconds),
     }))
