@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use kinglet_container::bytes_source::give_back;
 use kinglet_container::gguf::{Value, Writer};
 use kinglet_container::{Tensor, TensorType};
 use kinglet_kernels::blocks::{decode_row, encode_row_weighted};
@@ -134,6 +135,7 @@ pub fn compress_weighted(
         if error > report.largest_error.0 {
             report.largest_error = (error, item.name.clone());
         }
+        item.give_back();
         done += item.source_bytes();
         progress(done / 2, total);
     }
@@ -149,6 +151,7 @@ pub fn compress_weighted(
     let mut written = 0;
     for item in &plan {
         item.encode(importance, &mut |bytes| Ok(writer.part(&item.name, bytes)?))?;
+        item.give_back();
         written += item.source_bytes();
         progress((total + written) / 2, total);
     }
@@ -283,6 +286,11 @@ fn pad(name: &str, shape: &mut [usize], recipe: &Recipe) -> Result<()> {
 impl Item<'_> {
     fn source_bytes(&self) -> usize {
         self.parts.iter().map(|(_, t)| t.bytes.len()).sum()
+    }
+
+    /// What was read need not stay in memory.
+    fn give_back(&self) {
+        self.parts.iter().for_each(|(_, t)| give_back(&t.bytes));
     }
 
     fn parameters(&self) -> usize {
