@@ -2,16 +2,29 @@
 //!
 //! # Layout
 //! - [`recipe`]: [`Recipe`], what the user asks for, one table a pass.
-//! - [`passes`]: one file a pass: [`passes::precision`], the type of every tensor;
-//!   [`passes::experts`], splitting a feed-forward network; [`passes::depth`], scoring layers.
+//! - [`calibration`]: watching the source model at work, to learn what matters to it.
+//! - [`plan`]: what the container will hold, which passes change before anything is decoded.
+//! - [`passes`]: one file a pass: [`passes::depth`], layers left out; [`passes::width`], neurons left
+//!   out; [`passes::experts`], feed-forward networks split, with [`passes::router`]; [`passes::steps`],
+//!   the defaults of drawings; [`passes::precision`], the type of every tensor.
+//! - [`layers`]: which layers a pass is for.
 //! - [`compress`](mod@compress): runs the passes and writes the container, one tensor at a time.
+//! - [`cost`], [`measure`](mod@measure): what a model costs, and how far the result is from its
+//!   source; [`report`]: both, for the container and as a page.
 //! - [`error`]: what is refused.
 
+pub mod calibration;
 pub mod compress;
+pub mod cost;
 pub mod error;
+pub mod layers;
+pub mod measure;
 pub mod passes;
+pub mod plan;
 pub mod recipe;
+pub mod report;
 
-pub use compress::{Report, compress};
+pub use compress::{Options, Work, compress};
 pub use error::{QuantError, Result};
 pub use recipe::Recipe;
+pub use report::Report;

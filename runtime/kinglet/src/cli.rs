@@ -139,6 +139,13 @@ pub(crate) struct CompressArgs {
     /// What is to be done.
     #[arg(long, value_name = "R.toml")]
     pub(crate) recipe: PathBuf,
+    /// Compare the result with its source on so many scenes; both models are run. Left out: 4 if the
+    /// recipe runs the source anyway, else none.
+    #[arg(long, value_name = "N")]
+    pub(crate) measure: Option<usize>,
+    /// A page about what was done.
+    #[arg(long, value_name = "FILE.html")]
+    pub(crate) report: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -1,7 +1,7 @@
 //! `kinglet compress`: make a smaller container of a checkpoint.
 
 use kinglet_model::Source;
-use kinglet_quant::{Recipe, compress};
+use kinglet_quant::{Options, Recipe, Work, compress, report};
 use serde_json::json;
 
 use crate::bar::Bar;
@@ -14,11 +14,41 @@ pub(crate) fn run(cli: &Cli, args: &CompressArgs) -> Outcome {
     let text = std::fs::read_to_string(&args.recipe).map_err(|e| refuse(&e))?;
     let recipe = Recipe::parse(&text).map_err(|e| refuse(&e))?;
     let source = Source::open(&args.checkpoint)?;
-    let mut bar = Bar::new("compressing");
-    let report = compress(&source, &recipe, &args.output, &mut |done, all| {
-        bar.show(done, all)
-    })?;
+    let options = Options {
+        measure: args
+            .measure
+            .unwrap_or(if recipe.calibrates() { 4 } else { 0 }),
+    };
+    let mut bar = None;
+    let report = compress(
+        &source,
+        &recipe,
+        &args.output,
+        &options,
+        &mut |work, done, all| {
+            let what = match work {
+                Work::Calibrating => "calibrating",
+                Work::Encoding => "compressing",
+                Work::Measuring => "measuring",
+            };
+            // One bar after another; the old one ends before the new one is drawn.
+            if bar.as_ref().is_none_or(|(of, _)| *of != work) {
+                drop(bar.take());
+            }
+            let (_, bar) = bar.get_or_insert_with(|| (work, Bar::new(what)));
+            bar.show(done, all);
+        },
+    )?;
     drop(bar);
+    if let Some(path) = &args.report {
+        let name = args
+            .output
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy();
+        std::fs::write(path, report::page(&name, &report))
+            .map_err(|e| Failure::new(format_args!("{}: {e}", path.display())))?;
+    }
     let text = format!(
         "{}: {} tensors, {:.1} of {:.1} MB, {:.2} bits a weight, largest error {:.1e} ({})",
         args.output.display(),
@@ -29,6 +59,17 @@ pub(crate) fn run(cli: &Cli, args: &CompressArgs) -> Outcome {
         report.largest_error.0,
         report.largest_error.1,
     );
+    let text = match &report.measures {
+        None => text,
+        Some(m) => format!(
+            "{text}\nagainst its source on {} scenes: {:.1} % of tokens agree, divergence {:.4}, \
+             pictures {:.1} dB",
+            m.scenes,
+            100.0 * m.agreement,
+            m.divergence,
+            m.pictures.iter().sum::<f64>() / m.pictures.len().max(1) as f64,
+        ),
+    };
     super::print(
         cli.json,
         &json!({ "output": args.output, "report": report }),
