@@ -46,6 +46,22 @@ pub enum QuantError {
         /// The new type.
         format: Format,
     },
+    /// Pictures to calibrate on cannot be read.
+    #[error("{path}: {reason}")]
+    Data {
+        /// The file or folder.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// A file of the result cannot be written.
+    #[error("{path} cannot be written: {reason}")]
+    Output {
+        /// The file.
+        path: String,
+        /// Why.
+        reason: String,
+    },
     /// A tensor that is not stored as floats.
     #[error("tensor \"{tensor}\" is stored as {kind}, which cannot be compressed")]
     Type {

@@ -3,11 +3,10 @@
 // Helpers of tests are tests too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use kinglet_model::Source;
-use kinglet_quant::{Recipe, Report, compress, compress_weighted};
+use kinglet_quant::{Options, Recipe, Report, compress};
 
 fn checkpoint() -> Source {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/checkpoint");
@@ -16,7 +15,14 @@ fn checkpoint() -> Source {
 
 fn compressed(recipe: &str, out: &Path) -> Result<Report, String> {
     let recipe = Recipe::parse(recipe).map_err(|e| e.to_string())?;
-    compress(&checkpoint(), &recipe, out, &mut |_, _| {}).map_err(|e| e.to_string())
+    compress(
+        &checkpoint(),
+        &recipe,
+        out,
+        &Options::default(),
+        &mut |_, _, _| {},
+    )
+    .map_err(|e| e.to_string())
 }
 
 #[test]
@@ -59,21 +65,19 @@ fn budgets_that_are_none_are_refused() {
 }
 
 #[test]
-fn importance_reaches_the_encoder_and_must_fit() {
+fn what_calibration_saw_weighs_the_errors() {
     let folder = tempfile::tempdir().unwrap();
-    let recipe = Recipe::parse("[precision]\ndefault = \"Q4_0\"").unwrap();
-    let source = checkpoint();
-    let (plain, weighted) = (folder.path().join("a"), folder.path().join("b"));
-    compress(&source, &recipe, &plain, &mut |_, _| {}).unwrap();
-    let name = "blk.0.attn_q.weight";
-    let cols = source.tensors[name].shape[1];
-    let importance = |i: usize| if i.is_multiple_of(7) { 100.0 } else { 1.0 };
-    let known = BTreeMap::from([(name.to_owned(), (0..cols).map(importance).collect())]);
-    compress_weighted(&source, &recipe, &known, &weighted, &mut |_, _| {}).unwrap();
-    let (plain, weighted) = (
-        Source::open(&plain).unwrap(),
-        Source::open(&weighted).unwrap(),
-    );
+    let made = |name: &str, calibration: &str| {
+        let out = folder.path().join(name);
+        let recipe = format!("{calibration}[precision]\ndefault = \"Q4_0\"");
+        compressed(&recipe, &out).unwrap();
+        Source::open(&out).unwrap()
+    };
+    let plain = made("plain", "");
+    let little = "[calibration]\ncount = 1\ntimesteps = 2\ntokens = 64\n";
+    let weighted = made("weighted", little);
     let changed = |name: &str| plain.tensors[name].bytes != weighted.tensors[name].bytes;
-    assert!(changed(name) && !changed("blk.0.attn_k.weight"));
+    assert!(changed("blk.0.attn_q.weight") && changed("blk.0.ffn_down_gen.weight"));
+    // A table of which rows are looked up is not multiplied with anything.
+    assert!(!changed("token_embd.weight"));
 }

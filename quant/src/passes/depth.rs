@@ -1,8 +1,240 @@
-//! How much each layer changes what passes through it (docs/model.md, 4.1): what changes least can
-//! be left out.
+//! Leaving layers out (docs/model.md, 4.1): those that change least what passes through them.
+//!
+//! Dropping is per mode. In a pass with latents the picture's two markers run with the understanding
+//! weights of *every* layer, also of those that understanding passes leave out. So these weights can
+//! be dropped only if the markers take something else: `markers = "generation"` lets them take the
+//! layer's generation weights, an approximation whose error the report measures with all others.
 
 use kinglet_kernels::Device;
+use kinglet_model::config::Part;
+use kinglet_model::names::GENERATION_SUFFIX;
 use kinglet_model::observe::Stage;
+use serde::Deserialize;
+
+use super::Pass;
+use crate::calibration::Calibration;
+use crate::error::{QuantError, Result};
+use crate::layers::Layers;
+use crate::plan::Plan;
+
+/// `[depth]`: layers that are left out, for each mode.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Depth {
+    /// In texts, pictures to understand and decoding.
+    pub understand: Option<Drop>,
+    /// In passes with latents.
+    pub generate: Option<Drop>,
+    /// By which score layers are chosen.
+    pub score: Score,
+    /// What the picture's markers run with where understanding leaves a layer out.
+    pub markers: Markers,
+}
+
+/// What to leave out.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drop {
+    /// How many layers.
+    pub drop: usize,
+    /// Which part of them.
+    pub part: PartName,
+    /// From which layers to choose.
+    #[serde(default)]
+    pub layers: Layers,
+}
+
+/// A part of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PartName {
+    /// All of it.
+    Block,
+    /// Its attention.
+    Attention,
+    /// Its feed-forward network.
+    Ffn,
+}
+
+impl PartName {
+    fn part(self) -> Part {
+        match self {
+            PartName::Block => Part::Block,
+            PartName::Attention => Part::Attention,
+            PartName::Ffn => Part::FeedForward,
+        }
+    }
+}
+
+/// How layers are compared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Score {
+    /// As the published code has it: the feed-forward output without the residual.
+    Published,
+    /// The usual one: what enters against what leaves.
+    #[default]
+    Residual,
+}
+
+/// What markers run with in layers whose understanding weights no other token needs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Markers {
+    /// Their understanding weights, which are therefore kept: exact.
+    #[default]
+    Keep,
+    /// The layer's generation weights: an approximation.
+    Generation,
+}
+
+impl Pass for Depth {
+    fn name(&self) -> &'static str {
+        "depth"
+    }
+
+    fn needs_calibration(&self) -> bool {
+        self.understand.is_some() || self.generate.is_some()
+    }
+
+    fn apply(&self, plan: &mut Plan<'_>, calibration: &Calibration) -> Result<Vec<String>> {
+        let mut notes = Vec::new();
+        if let Some(wanted) = &self.understand {
+            let scores = self.scores(wanted, calibration.understand.as_ref());
+            let chosen = wanted.choose(plan, "understand", scores.as_deref())?;
+            for (layer, _) in &chosen {
+                plan.config.language.layers[*layer].skip_understand = Some(wanted.part.part());
+            }
+            notes.push(wanted.note("understanding", &chosen));
+        }
+        if let Some(wanted) = &self.generate {
+            let scores = self.scores(wanted, calibration.generate.as_ref());
+            let chosen = wanted.choose(plan, "generate", scores.as_deref())?;
+            for (layer, _) in &chosen {
+                plan.config.language.layers[*layer].skip_generate = Some(wanted.part.part());
+            }
+            notes.push(wanted.note("generation", &chosen));
+        }
+        let before = plan.tensors.len();
+        self.drop_unused(plan);
+        notes.push(format!(
+            "{} tensors that no pass uses any more are not stored",
+            before - plan.tensors.len()
+        ));
+        if self.markers == Markers::Generation {
+            notes.push(
+                "picture markers run with generation weights where understanding weights were \
+                 dropped: an approximation"
+                    .to_owned(),
+            );
+        }
+        Ok(notes)
+    }
+}
+
+impl Depth {
+    fn scores(&self, wanted: &Drop, scores: Option<&DepthScores>) -> Option<Vec<f64>> {
+        let s = scores?;
+        let published = self.score == Score::Published;
+        Some(match wanted.part {
+            PartName::Attention => s.attention.clone(),
+            PartName::Block if published => s.block.clone(),
+            PartName::Block => s.block_with_residual.clone(),
+            PartName::Ffn if published => s.feed_forward.clone(),
+            PartName::Ffn => s.feed_forward_with_residual.clone(),
+        })
+    }
+
+    /// Drops the weights that no pass uses any more.
+    fn drop_unused(&self, plan: &mut Plan<'_>) {
+        let layers = plan.config.language.layers.clone();
+        plan.drop_tensors(|name| {
+            let Some((layer, part, generation)) = place(name) else {
+                return false;
+            };
+            let Some(layer) = layers.get(layer) else {
+                return false;
+            };
+            let generates_without = layer.generates_without(part);
+            if generation {
+                return generates_without;
+            }
+            // The markers of a pass with latents need them too.
+            layer.understands_without(part)
+                && (generates_without || self.markers == Markers::Generation)
+        });
+    }
+}
+
+impl Drop {
+    /// The layers to leave out, with their scores: those with the highest.
+    fn choose(
+        &self,
+        plan: &Plan<'_>,
+        mode: &str,
+        scores: Option<&[f64]>,
+    ) -> Result<Vec<(usize, f64)>> {
+        let language = &plan.config.language;
+        let key = format!("[depth] {mode}");
+        let mut candidates: Vec<(usize, f64)> = self
+            .layers
+            .resolve(language.blocks, &format!("{key}.layers"))?
+            .into_iter()
+            .filter(|layer| {
+                let layer = language.layers[*layer];
+                match mode {
+                    "generate" => layer.skip_generate.is_none(),
+                    _ => layer.skip_understand.is_none(),
+                }
+            })
+            .map(|layer| (layer, scores.map_or(0.0, |s| s[layer])))
+            .collect();
+        if self.drop > candidates.len() {
+            return Err(QuantError::Recipe(format!(
+                "{key}: drop is {}, but there are {} layers to choose from",
+                self.drop,
+                candidates.len()
+            )));
+        }
+        // A stable sort: of equals the first layer comes first.
+        candidates.sort_by(|a, b| b.1.total_cmp(&a.1));
+        candidates.truncate(self.drop);
+        candidates.sort_by_key(|(layer, _)| *layer);
+        Ok(candidates)
+    }
+
+    fn note(&self, mode: &str, chosen: &[(usize, f64)]) -> String {
+        let part = match self.part {
+            PartName::Block => "all",
+            PartName::Attention => "the attention",
+            PartName::Ffn => "the feed-forward network",
+        };
+        let layers: Vec<String> = chosen
+            .iter()
+            .map(|(layer, score)| format!("{layer} ({score:.4})"))
+            .collect();
+        format!(
+            "{mode}: leaves out {part} of layers {} (similarity in brackets)",
+            layers.join(", ")
+        )
+    }
+}
+
+/// The layer, the part and whether it is the generation branch's, of a language layer's tensor.
+pub(crate) fn place(name: &str) -> Option<(usize, Part, bool)> {
+    let (layer, rest) = name.strip_prefix("blk.")?.split_once('.')?;
+    let module = rest.split('.').next()?;
+    let part = match module {
+        m if m.starts_with("attn") => Part::Attention,
+        m if m.starts_with("ffn") => Part::FeedForward,
+        _ => return None,
+    };
+    Some((
+        layer.parse().ok()?,
+        part,
+        module.ends_with(GENERATION_SUFFIX),
+    ))
+}
 
 /// Similarities of one layer, summed over tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -103,7 +335,7 @@ impl<'a, D: Device> Watcher<'a, D> {
     ///
     /// # Errors
     /// What the device refused while results were read.
-    pub fn scores(self) -> Result<DepthScores, kinglet_kernels::KernelError> {
+    pub fn scores(self) -> std::result::Result<DepthScores, kinglet_kernels::KernelError> {
         if let Some(e) = self.failed {
             return Err(e);
         }
@@ -132,4 +364,34 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
         / (product(a, a) * product(b, b))
             .sqrt()
             .max(f64::MIN_POSITIVE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_are_told_apart_by_layer_part_and_branch() {
+        let cases = [
+            ("blk.3.attn_q.bias", Some((3, Part::Attention, false))),
+            (
+                "blk.3.attn_q_norm_gen.weight",
+                Some((3, Part::Attention, true)),
+            ),
+            (
+                "blk.0.ffn_gate_exps_gen.weight",
+                Some((0, Part::FeedForward, true)),
+            ),
+            (
+                "blk.0.ffn_gate_exps_gen.7.weight",
+                Some((0, Part::FeedForward, true)),
+            ),
+            ("blk.0.ffn_norm.weight", Some((0, Part::FeedForward, false))),
+            ("v.blk.0.ffn_up.weight", None),
+            ("output_norm_gen.weight", None),
+        ];
+        for (name, expected) in cases {
+            assert_eq!(place(name), expected, "{name}");
+        }
+    }
 }

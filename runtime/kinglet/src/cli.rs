@@ -144,6 +144,13 @@ pub(crate) struct CompressArgs {
     /// recipe a GGUF file is packed as it is.
     #[arg(long, value_name = "TARGET")]
     pub(crate) pack: Option<String>,
+    /// Compare the result with its source on so many scenes; both models are run. Left out: 4 if the
+    /// recipe runs the source anyway, else none.
+    #[arg(long, value_name = "N", requires = "recipe")]
+    pub(crate) measure: Option<usize>,
+    /// A page about what was done.
+    #[arg(long, value_name = "FILE.html", requires = "recipe")]
+    pub(crate) report: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

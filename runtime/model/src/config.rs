@@ -25,7 +25,7 @@ pub struct LanguageConfig {
     pub blocks: usize,
     /// Values of a token's state.
     pub hidden: usize,
-    /// Values inside a dense feed-forward network.
+    /// Values inside a dense feed-forward network, where a layer says nothing else.
     pub feed_forward: usize,
     /// Query heads.
     pub heads: usize,
@@ -52,6 +52,22 @@ pub struct LayerConfig {
     pub skip_generate: Option<Part>,
     /// The experts of its sparse feed-forward networks; `count` is 0 where they are dense.
     pub experts: ExpertsConfig,
+    /// Values inside the understanding branch's dense feed-forward network, if not the model's own.
+    pub width_understand: Option<usize>,
+    /// Values inside the generation branch's dense feed-forward network, if not the model's own.
+    pub width_generate: Option<usize>,
+}
+
+impl LayerConfig {
+    /// Whether understanding passes leave this part out.
+    pub fn understands_without(&self, part: Part) -> bool {
+        self.skip_understand.is_some_and(|skip| skip.covers(part))
+    }
+
+    /// Whether passes with latents leave this part out.
+    pub fn generates_without(&self, part: Part) -> bool {
+        self.skip_generate.is_some_and(|skip| skip.covers(part))
+    }
 }
 
 /// A mixture of experts.
@@ -86,6 +102,11 @@ impl Part {
         }
     }
 
+    /// Whether leaving this out leaves `part` out.
+    pub fn covers(self, part: Part) -> bool {
+        self == Part::Block || self == part
+    }
+
     /// The part with that name.
     pub fn from_name(name: &str) -> Option<Self> {
         [Part::Block, Part::Attention, Part::FeedForward]
@@ -103,6 +124,31 @@ impl LanguageConfig {
     /// Values of a token's keys (and of its values).
     pub const fn kv_width(&self) -> usize {
         self.kv_heads * self.head_dim()
+    }
+
+    /// Values inside the dense feed-forward networks of each layer's understanding branch.
+    pub fn widths_understand(&self) -> Vec<usize> {
+        let width = |l: &LayerConfig| l.width_understand.unwrap_or(self.feed_forward);
+        self.layers.iter().map(width).collect()
+    }
+
+    /// Values inside the dense feed-forward networks of each layer's generation branch.
+    pub fn widths_generate(&self) -> Vec<usize> {
+        let width = |l: &LayerConfig| l.width_generate.unwrap_or(self.feed_forward);
+        self.layers.iter().map(width).collect()
+    }
+
+    /// Sets the widths of all layers, one entry a layer. The model's own becomes the largest of the
+    /// understanding branch, so that equal widths make equal configurations.
+    pub fn set_widths(&mut self, understand: &[usize], generate: &[usize]) {
+        let own = understand.iter().copied().max();
+        self.feed_forward = own.unwrap_or(self.feed_forward);
+        let own = self.feed_forward;
+        let other = |width: usize| (width != own).then_some(width);
+        for ((layer, u), g) in self.layers.iter_mut().zip(understand).zip(generate) {
+            layer.width_understand = other(*u);
+            layer.width_generate = other(*g);
+        }
     }
 }
 
@@ -278,6 +324,12 @@ impl Config {
             if e.used > e.count || e.count > LARGEST_SIZE {
                 let text = format!("there are {} experts", e.count);
                 return Err(refuse(source, "number of experts used", e.used, &text));
+            }
+        }
+        for width in l.widths_understand().into_iter().chain(l.widths_generate()) {
+            if width == 0 || width > LARGEST_SIZE {
+                let field = "intermediate size of a layer";
+                return Err(refuse(source, field, width, "a positive size is expected"));
             }
         }
         if !l.heads.is_multiple_of(l.kv_heads) {

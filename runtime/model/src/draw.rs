@@ -8,6 +8,7 @@ use crate::autoencoder::to_bytes;
 use crate::config::{Config, Renorm};
 use crate::context::Context;
 use crate::error::{ModelError, Result};
+use crate::observe::Observer;
 use crate::picture::Picture;
 use crate::preview;
 use crate::recipes::Guides;
@@ -196,10 +197,16 @@ impl<'a, D: Device> Pass<'a, D> {
         }
     }
 
-    fn velocity(&mut self, x: &D::Buffer, t: f32, grid: (usize, usize)) -> Result<D::Buffer> {
+    fn velocity(
+        &mut self,
+        x: &D::Buffer,
+        t: f32,
+        grid: (usize, usize),
+        observer: &mut Observer<'_, D>,
+    ) -> Result<D::Buffer> {
         match &mut self.taylor {
             Some(taylor) => self.context.predicted_velocity(x, t, grid, taylor),
-            None => self.context.velocity(x, t, grid, &mut None),
+            None => self.context.velocity(x, t, grid, observer),
         }
     }
 }
@@ -263,15 +270,21 @@ impl<'a, D: Device> Drawing<'a, D> {
     /// # Errors
     /// What the device refuses.
     pub fn velocity(&mut self, t: f32) -> Result<D::Buffer> {
-        let plain = self.main.velocity(&self.x, t, self.grid)?;
+        self.observed_velocity(t, &mut None)
+    }
+
+    fn observed_velocity(&mut self, t: f32, observer: &mut Observer<'_, D>) -> Result<D::Buffer> {
+        let plain = self.main.velocity(&self.x, t, self.grid, observer)?;
         if !self.guided(t) {
             return Ok(plain);
         }
         let d = &self.main.context.model().device;
         let g = &self.options.guidance;
-        let unprompted = self.unprompted.velocity(&self.x, t, self.grid)?;
+        let unprompted = self.unprompted.velocity(&self.x, t, self.grid, observer)?;
         let pictureless = match &mut self.pictureless {
-            Some(pass) if g.picture_scale > 1.0 => Some(pass.velocity(&self.x, t, self.grid)?),
+            Some(pass) if g.picture_scale > 1.0 => {
+                Some(pass.velocity(&self.x, t, self.grid, observer)?)
+            }
             _ => None,
         };
         let mut guided = d.copy(&plain)?;
@@ -295,7 +308,15 @@ impl<'a, D: Device> Drawing<'a, D> {
     /// # Errors
     /// What the device refuses.
     pub fn step(&mut self, i: usize) -> Result<D::Buffer> {
-        let velocity = self.velocity(self.times[i])?;
+        self.observed_step(i, &mut None)
+    }
+
+    /// As [`Drawing::step`]; the observer sees the passes of every context, one after another.
+    ///
+    /// # Errors
+    /// What the device refuses.
+    pub fn observed_step(&mut self, i: usize, observer: &mut Observer<'_, D>) -> Result<D::Buffer> {
+        let velocity = self.observed_velocity(self.times[i], observer)?;
         let d = &self.main.context.model().device;
         d.add_scaled(&mut self.x, self.times[i + 1] - self.times[i], &velocity)?;
         Ok(velocity)

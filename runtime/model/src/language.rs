@@ -119,57 +119,100 @@ impl<D: Device> Sparse<D> {
     }
 }
 
-enum FeedForward<D: Device> {
+enum Network<D: Device> {
     Dense(Dense<D>),
     Sparse(Sparse<D>),
+}
+
+/// A branch's feed-forward network and the norm before it.
+struct FeedForward<D: Device> {
+    norm: D::Weight,
+    network: Network<D>,
 }
 
 impl<D: Device> FeedForward<D> {
     fn load(
         loader: Loader<'_, D>,
         name: impl Fn(&str) -> String,
-        layer: usize,
         c: &LanguageConfig,
+        experts: ExpertsConfig,
+        width: usize,
     ) -> Result<Self> {
-        if loader.has(&format!("{}.weight", name("ffn_gate_inp"))) {
-            let experts = c.layers[layer].experts;
-            return Ok(FeedForward::Sparse(Sparse::load(
-                loader, name, c.hidden, experts,
-            )?));
-        }
-        let names = ["ffn_gate", "ffn_up", "ffn_down"].map(name);
-        let dense = Dense::load(loader, names, c.hidden, c.feed_forward)?;
-        Ok(FeedForward::Dense(dense))
+        let norm = loader.vector(&name("ffn_norm"), c.hidden)?;
+        let network = if loader.has(&format!("{}.weight", name("ffn_gate_inp"))) {
+            Network::Sparse(Sparse::load(loader, name, c.hidden, experts)?)
+        } else {
+            let names = ["ffn_gate", "ffn_up", "ffn_down"].map(name);
+            Network::Dense(Dense::load(loader, names, c.hidden, width)?)
+        };
+        Ok(FeedForward { norm, network })
     }
 }
 
-/// One branch's weights of a layer.
-struct Branch<D: Device> {
-    attention_norm: D::Weight,
+/// A branch's attention and the norm before it.
+struct Attention<D: Device> {
+    norm: D::Weight,
     q: Linear<D>,
     k: Linear<D>,
     v: Linear<D>,
     q_norm: D::Weight,
     k_norm: D::Weight,
     out: Linear<D>,
-    feed_forward_norm: D::Weight,
-    feed_forward: FeedForward<D>,
 }
 
-impl<D: Device> Branch<D> {
-    fn load(loader: Loader<'_, D>, layer: usize, suffix: &str, c: &LanguageConfig) -> Result<Self> {
-        let name = |part: &str| format!("blk.{layer}.{part}{suffix}");
+impl<D: Device> Attention<D> {
+    fn load(
+        loader: Loader<'_, D>,
+        name: impl Fn(&str) -> String,
+        c: &LanguageConfig,
+    ) -> Result<Self> {
         let (hidden, kv, head) = (c.hidden, c.kv_width(), c.head_dim());
-        Ok(Branch {
-            attention_norm: loader.vector(&name("attn_norm"), hidden)?,
+        Ok(Attention {
+            norm: loader.vector(&name("attn_norm"), hidden)?,
             q: loader.linear(&name("attn_q"), hidden, hidden)?,
             k: loader.linear(&name("attn_k"), kv, hidden)?,
             v: loader.linear(&name("attn_v"), kv, hidden)?,
             q_norm: loader.vector(&name("attn_q_norm"), head)?,
             k_norm: loader.vector(&name("attn_k_norm"), head)?,
             out: loader.linear_without_bias(&name("attn_output"), hidden, hidden)?,
-            feed_forward_norm: loader.vector(&name("ffn_norm"), hidden)?,
-            feed_forward: FeedForward::load(loader, name, layer, c)?,
+        })
+    }
+}
+
+/// One branch's weights of a layer. A part that the branch's own mode leaves out need not be stored.
+struct Branch<D: Device> {
+    attention: Option<Attention<D>>,
+    feed_forward: Option<FeedForward<D>>,
+}
+
+impl<D: Device> Branch<D> {
+    /// `left_out` says which parts the branch's own mode leaves out.
+    fn load(
+        loader: Loader<'_, D>,
+        layer: usize,
+        suffix: &str,
+        c: &LanguageConfig,
+        width: usize,
+        left_out: impl Fn(Part) -> bool,
+    ) -> Result<Self> {
+        let name = |part: &str| format!("blk.{layer}.{part}{suffix}");
+        let expected = |part: Part, norm: &str| {
+            !left_out(part) || loader.has(&format!("{}.weight", name(norm)))
+        };
+        let attention = if expected(Part::Attention, "attn_norm") {
+            Some(Attention::load(loader, name, c)?)
+        } else {
+            None
+        };
+        let feed_forward = if expected(Part::FeedForward, "ffn_norm") {
+            let experts = c.layers[layer].experts;
+            Some(FeedForward::load(loader, name, c, experts, width)?)
+        } else {
+            None
+        };
+        Ok(Branch {
+            attention,
+            feed_forward,
         })
     }
 }
@@ -179,6 +222,13 @@ struct Layer<D: Device> {
     understanding: Branch<D>,
     generation: Branch<D>,
     config: LayerConfig,
+}
+
+/// The markers of a picture in latents are the only rows that need understanding weights which the
+/// understanding mode leaves out. Where these are not stored, the generation weights take their
+/// place: an approximation that whoever made the container chose (docs/model.md, 4.1).
+fn or<'a, T>(understanding: &'a Option<T>, generation: &'a Option<T>) -> Option<&'a T> {
+    understanding.as_ref().or(generation.as_ref())
 }
 
 /// What kind of block runs.
@@ -234,12 +284,18 @@ impl<D: Device> Language<D> {
     /// [`crate::ModelError`] naming the tensor that does not fit.
     pub fn load(loader: Loader<'_, D>, config: &Config) -> Result<Self> {
         let c = &config.language;
-        let layer = |i| {
+        let (understand, generate) = (c.widths_understand(), c.widths_generate());
+        let layer = |i: usize| {
+            let l = c.layers[i];
             Ok(Layer {
                 number: i,
-                config: c.layers[i],
-                understanding: Branch::load(loader, i, "", c)?,
-                generation: Branch::load(loader, i, GENERATION_SUFFIX, c)?,
+                config: l,
+                understanding: Branch::load(loader, i, "", c, understand[i], |part| {
+                    l.understands_without(part)
+                })?,
+                generation: Branch::load(loader, i, GENERATION_SUFFIX, c, generate[i], |part| {
+                    l.generates_without(part)
+                })?,
             })
         };
         Ok(Language {
@@ -347,28 +403,26 @@ impl<D: Device> Language<D> {
         let new = if skip == Some(Part::Attention) {
             None
         } else {
-            Some(self.attention(d, layer, pass, rows, past)?)
+            self.attention(d, layer, pass, rows, past)?
         };
         let stage = Stage::LanguageAttention(layer.number);
         self.show(d, &pass.order, stage, rows, observer)?;
         if skip != Some(Part::FeedForward) {
-            let x = &mut rows.understanding;
-            self.feed_forward(
-                d,
-                layer.number,
-                &layer.understanding,
-                pass.block,
-                x,
-                observer,
-            )?;
-            if let Some(x) = &mut rows.generation {
-                self.feed_forward(d, layer.number, &layer.generation, pass.block, x, observer)?;
+            let (mine, generation) = (&layer.understanding, &layer.generation.feed_forward);
+            // Loading made sure that there is what a pass needs.
+            if let Some(network) = or(&mine.feed_forward, generation) {
+                let x = &mut rows.understanding;
+                self.feed_forward(d, layer.number, network, pass.block, x, observer)?;
+            }
+            if let (Some(x), Some(network)) = (&mut rows.generation, generation) {
+                self.feed_forward(d, layer.number, network, pass.block, x, observer)?;
             }
         }
         Ok(new)
     }
 
-    /// Attention with its residual. Returns the keys and values of the block.
+    /// Attention with its residual. Returns the keys and values of the block; none if there are no
+    /// weights, which loading allows only where no pass needs them.
     fn attention(
         &self,
         d: &D,
@@ -376,23 +430,28 @@ impl<D: Device> Language<D> {
         pass: &Pass<'_>,
         rows: &mut Rows<D>,
         past: &[Arc<D::Cache>],
-    ) -> Result<(D::Buffer, D::Buffer)> {
+    ) -> Result<KeysValues<D>> {
+        let generation = &layer.generation.attention;
+        let Some(understanding) = or(&layer.understanding.attention, generation) else {
+            return Ok(None);
+        };
+        let generation = generation.as_ref().unwrap_or(understanding);
         let c = &self.config;
         let order = &pass.order;
-        let project = |branch: &Branch<D>, x: &D::Buffer| -> Result<[D::Buffer; 3]> {
-            let n = d.rms_norm(x, &branch.attention_norm, c.rms_epsilon)?;
-            let [q, k, v] = Linear::apply_all([&branch.q, &branch.k, &branch.v], d, &n)?;
+        let project = |a: &Attention<D>, x: &D::Buffer| -> Result<[D::Buffer; 3]> {
+            let n = d.rms_norm(x, &a.norm, c.rms_epsilon)?;
+            let [q, k, v] = Linear::apply_all([&a.q, &a.k, &a.v], d, &n)?;
             Ok([
-                d.rms_norm(&q, &branch.q_norm, c.rms_epsilon)?,
-                d.rms_norm(&k, &branch.k_norm, c.rms_epsilon)?,
+                d.rms_norm(&q, &a.q_norm, c.rms_epsilon)?,
+                d.rms_norm(&k, &a.k_norm, c.rms_epsilon)?,
                 v,
             ])
         };
         let [mut q, mut k, v] = match &rows.generation {
-            None => project(&layer.understanding, &rows.understanding)?,
-            Some(generation) => {
-                let [q, k, v] = project(&layer.understanding, &rows.understanding)?;
-                let [q2, k2, v2] = project(&layer.generation, generation)?;
+            None => project(understanding, &rows.understanding)?,
+            Some(latents) => {
+                let [q, k, v] = project(understanding, &rows.understanding)?;
+                let [q2, k2, v2] = project(generation, latents)?;
                 [
                     order.merge(d, &q, &q2)?,
                     order.merge(d, &k, &k2)?,
@@ -413,18 +472,18 @@ impl<D: Device> Language<D> {
         let mixed = d.attention(&q, &past, &k, &v, shape)?;
         match &mut rows.generation {
             None => {
-                let out = layer.understanding.out.apply(d, &mixed)?;
+                let out = understanding.out.apply(d, &mixed)?;
                 d.add(&mut rows.understanding, &out)?;
             }
-            Some(generation) => {
+            Some(latents) => {
                 let mine = d.gather_rows(&mixed, &order.understanding)?;
-                let out = layer.understanding.out.apply(d, &mine)?;
+                let out = understanding.out.apply(d, &mine)?;
                 d.add(&mut rows.understanding, &out)?;
                 let mine = d.gather_rows(&mixed, &order.generation)?;
-                d.add(generation, &layer.generation.out.apply(d, &mine)?)?;
+                d.add(latents, &generation.out.apply(d, &mine)?)?;
             }
         }
-        Ok((k, v))
+        Ok(Some((k, v)))
     }
 
     /// A branch's feed-forward network with its residual.
@@ -432,15 +491,15 @@ impl<D: Device> Language<D> {
         &self,
         d: &D,
         layer: usize,
-        branch: &Branch<D>,
+        feed_forward: &FeedForward<D>,
         block: Block,
         x: &mut D::Buffer,
         observer: &mut Observer<'_, D>,
     ) -> Result<()> {
-        let n = d.rms_norm(x, &branch.feed_forward_norm, self.config.rms_epsilon)?;
-        let y = match &branch.feed_forward {
-            FeedForward::Dense(dense) => dense.apply(d, &n)?,
-            FeedForward::Sparse(sparse) => {
+        let n = d.rms_norm(x, &feed_forward.norm, self.config.rms_epsilon)?;
+        let y = match &feed_forward.network {
+            Network::Dense(dense) => dense.apply(d, &n)?,
+            Network::Sparse(sparse) => {
                 let logits = sparse.logits(d, &n, block)?;
                 let y = sparse.apply(d, &n, &logits)?;
                 show::<D>(observer, Stage::ExpertsInput(layer), &n);

@@ -35,7 +35,22 @@ pub fn write(config: &Config) -> Vec<(String, Value)> {
 
     put("block_count", size(l.blocks));
     put("embedding_length", size(l.hidden));
-    put("feed_forward_length", size(l.feed_forward));
+    // A number as long as all layers have the same, else one entry a layer.
+    let sizes = |all: Vec<usize>| Value::Array(all.into_iter().map(size).collect());
+    let (understand, generate) = (l.widths_understand(), l.widths_generate());
+    let even = understand.iter().all(|w| *w == l.feed_forward);
+    let differs = understand != generate;
+    put(
+        "feed_forward_length",
+        if even {
+            size(l.feed_forward)
+        } else {
+            sizes(understand)
+        },
+    );
+    if differs {
+        put("feed_forward_length_gen", sizes(generate));
+    }
     put("context_length", size(l.context_length));
     put("vocab_size", size(l.vocabulary));
     put("attention.head_count", size(l.heads));
@@ -124,23 +139,29 @@ pub fn read(gguf: &Gguf) -> Result<Config> {
         return Err(reader.unknown("sampler", &sampler));
     }
     let renorm = reader.string("draw.renorm")?;
-    let config = Config {
+    let blocks = reader.size("block_count")?;
+    let understand = reader.widths("feed_forward_length", blocks)?;
+    let generate = match reader.has("feed_forward_length_gen") {
+        true => reader.widths("feed_forward_length_gen", blocks)?,
+        false => understand.clone(),
+    };
+    let mut config = Config {
         name: gguf
             .find("general.name")
             .and_then(|v| v.as_str())
             .unwrap_or(ARCHITECTURE)
             .to_owned(),
         language: LanguageConfig {
-            blocks: reader.size("block_count")?,
+            blocks,
             hidden: reader.size("embedding_length")?,
-            feed_forward: reader.size("feed_forward_length")?,
+            feed_forward: understand.iter().copied().max().unwrap_or(0),
             heads: reader.size("attention.head_count")?,
             kv_heads: reader.size("attention.head_count_kv")?,
             vocabulary: reader.size("vocab_size")?,
             context_length: reader.size("context_length")?,
             rms_epsilon: reader.float("attention.layer_norm_rms_epsilon")?,
             rope_base: reader.float("rope.freq_base")?,
-            layers: reader.layers(reader.size("block_count")?)?,
+            layers: reader.layers(blocks)?,
         },
         vision: VisionConfig {
             blocks: reader.size("vision.block_count")?,
@@ -173,6 +194,7 @@ pub fn read(gguf: &Gguf) -> Result<Config> {
             renorm_min: reader.float("draw.renorm_min")?,
         },
     };
+    config.language.set_widths(&understand, &generate);
     config.check(gguf.name())?;
     Ok(config)
 }
@@ -204,13 +226,29 @@ impl Reader<'_> {
         self.get(key, "a string", |v| v.as_str().map(str::to_owned))
     }
 
+    fn has(&self, key: &str) -> bool {
+        self.gguf.find(&format!("{ARCHITECTURE}.{key}")).is_some()
+    }
+
+    /// One size for each layer: an array of them, or one number for all.
+    fn widths(&self, key: &str, blocks: usize) -> Result<Vec<usize>> {
+        let blocks = blocks.min(LARGEST_LAYERS);
+        self.get(key, "a size, or an array with one a layer", |v| {
+            let number = |v: &Value| usize::try_from(v.as_u64()?).ok();
+            match v.as_array() {
+                Some(values) if values.len() == blocks => values.iter().map(number).collect(),
+                Some(_) => None,
+                None => Some(vec![number(v)?; blocks]),
+            }
+        })
+    }
+
     /// The arrays with one entry a layer; left out, all layers are plain.
     fn layers(&self, blocks: usize) -> Result<Vec<LayerConfig>> {
         // Every layer has tensors of its own, so there cannot be more than a file may announce.
         let mut layers = vec![LayerConfig::default(); blocks.min(LARGEST_LAYERS)];
-        let has = |key: &str| self.gguf.find(&format!("{ARCHITECTURE}.{key}")).is_some();
         let mut array = |key: &str, set: &mut dyn FnMut(&mut LayerConfig, &Value) -> Option<()>| {
-            if !has(key) {
+            if !self.has(key) {
                 return Ok(());
             }
             self.get(key, "an array with one entry a layer", |v| {
@@ -252,7 +290,7 @@ impl Reader<'_> {
     /// The map of previews; a container may have none.
     fn preview(&self) -> Result<Option<Vec<f32>>> {
         let key = "latent.preview";
-        if self.gguf.find(&format!("{ARCHITECTURE}.{key}")).is_none() {
+        if !self.has(key) {
             return Ok(None);
         }
         self.get(key, "an array of floats", |v| {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use kinglet_kernels::InstructionSet;
 use kinglet_model::Source;
 use kinglet_quant::pack::{pack, target};
-use kinglet_quant::{Recipe, Report, compress};
+use kinglet_quant::{Options, Recipe, Report, Work, compress, report};
 use serde_json::json;
 
 use crate::bar::Bar;
@@ -35,6 +35,16 @@ pub(crate) fn run(cli: &Cli, args: &CompressArgs) -> Outcome {
             report.largest_error.0,
             report.largest_error.1,
         );
+        if let Some(m) = &report.measures {
+            text += &format!(
+                "\nagainst its source on {} scenes: {:.1} % of tokens agree, divergence {:.4}, \
+                 pictures {:.1} dB",
+                m.scenes,
+                100.0 * m.agreement,
+                m.divergence,
+                m.pictures.iter().sum::<f64>() / m.pictures.len().max(1) as f64,
+            );
+        }
     }
     if let (Some((tensors, bytes)), Some(set)) = (packed, set) {
         text += &format!(
@@ -56,9 +66,39 @@ fn compressed(args: &CompressArgs, recipe: &Path, to: &Path) -> Outcome<Report> 
     let text = std::fs::read_to_string(recipe).map_err(|e| refuse(&e))?;
     let recipe = Recipe::parse(&text).map_err(|e| refuse(&e))?;
     let source = Source::open(&args.checkpoint)?;
-    let mut bar = Bar::new("compressing");
-    let mut show = |done, all| bar.show(done, all);
-    Ok(compress(&source, &recipe, to, &mut show)?)
+    let measure = args
+        .measure
+        .unwrap_or(if recipe.calibrates() { 4 } else { 0 });
+    let mut bar = None;
+    let report = compress(
+        &source,
+        &recipe,
+        to,
+        &Options { measure },
+        &mut |work, done, all| {
+            let what = match work {
+                Work::Calibrating => "calibrating",
+                Work::Encoding => "compressing",
+                Work::Measuring => "measuring",
+            };
+            // One bar after another; the old one ends before the new one is drawn.
+            if bar.as_ref().is_none_or(|(of, _)| *of != work) {
+                drop(bar.take());
+            }
+            let (_, bar) = bar.get_or_insert_with(|| (work, Bar::new(what)));
+            bar.show(done, all);
+        },
+    )?;
+    if let Some(path) = &args.report {
+        let name = args
+            .output
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy();
+        std::fs::write(path, report::page(&name, &report))
+            .map_err(|e| Failure::new(format_args!("{}: {e}", path.display())))?;
+    }
+    Ok(report)
 }
 
 fn packed(from: &Path, set: InstructionSet, to: &Path) -> Outcome<(usize, usize)> {

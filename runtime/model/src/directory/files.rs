@@ -53,6 +53,12 @@ pub(super) struct TopFile {
     /// See `skip_understand`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) skip_generate: Option<Vec<String>>,
+    /// The width of each layer's feed-forward network where they differ: Kinglet's own as well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) widths_understand: Option<Vec<usize>>,
+    /// See `widths_understand`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) widths_generate: Option<Vec<usize>>,
 }
 
 #[derive(Serialize, Deserialize, Default)]

@@ -149,9 +149,22 @@ fn config(
             expected: "one of \"\", \"block\", \"attn\", \"mlp\" for each layer".to_owned(),
         })?;
     }
+    let blocks_of_language = layers.len();
+    let widths = |field: &str, widths: &Option<Vec<usize>>| match widths {
+        None => Ok(vec![language.intermediate_size; blocks_of_language]),
+        Some(widths) if widths.len() == blocks_of_language => Ok(widths.clone()),
+        Some(widths) => Err(ModelError::Config {
+            source_name: directory.join("config.json").display().to_string(),
+            field: field.to_owned(),
+            value: format!("{widths:?}"),
+            expected: "a size for each layer".to_owned(),
+        }),
+    };
+    let widths_understand = widths("widths_understand", &top.widths_understand)?;
+    let widths_generate = widths("widths_generate", &top.widths_generate)?;
     let folder = directory.canonicalize().ok();
     let folder_name = folder.as_deref().and_then(Path::file_name);
-    Ok(Config {
+    let mut config = Config {
         name: top
             .name
             .or_else(|| folder_name.map(|n| n.to_string_lossy().into_owned()))
@@ -265,7 +278,11 @@ fn config(
                 0.0,
             ),
         },
-    })
+    };
+    config
+        .language
+        .set_widths(&widths_understand, &widths_generate);
+    Ok(config)
 }
 
 /// More layers than any model has.

@@ -180,6 +180,10 @@ fn top(source: &Source) -> TopFile {
         let name = |l| part(l).map_or("", Part::name).to_owned();
         any.then(|| layers.iter().map(name).collect())
     };
+    let own = |widths: Vec<usize>| {
+        let differs = widths.iter().any(|w| *w != config.language.feed_forward);
+        differs.then_some(widths)
+    };
     TopFile {
         name: Some(config.name.clone()),
         vit_max_num_patch_per_side: Some(config.vision.position_side),
@@ -204,6 +208,8 @@ fn top(source: &Source) -> TopFile {
         },
         skip_understand: skips(|l| l.skip_understand),
         skip_generate: skips(|l| l.skip_generate),
+        widths_understand: own(config.language.widths_understand()),
+        widths_generate: own(config.language.widths_generate()),
     }
 }
 
