@@ -468,7 +468,7 @@ mod tests {
         };
         let expert = |e: usize| {
             let direction = e / 2;
-            let sign = if e % 2 == 0 { 4.0 } else { -4.0 };
+            let sign = if e.is_multiple_of(2) { 4.0 } else { -4.0 };
             let down = part(direction, HIDDEN, 1.0);
             [part(direction, 1, sign), part(direction, 1, sign), down]
         };

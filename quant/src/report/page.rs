@@ -55,9 +55,9 @@ fn passes(out: &mut String, passes: &[Cost]) {
          <th>active, generation<th>GFLOP a token<th>GFLOP a step</tr>\n",
     );
     for cost in passes {
-        let _ = write!(
+        let _ = writeln!(
             out,
-            "<tr><td>{}<td>{:.1}<td>{:.2}<td>{:.2}<td>{:.2}<td>{:.3}<td>{:.3}</tr>\n",
+            "<tr><td>{}<td>{:.1}<td>{:.2}<td>{:.2}<td>{:.2}<td>{:.3}<td>{:.3}</tr>",
             escape(&cost.pass),
             megabytes(cost.bytes),
             cost.parameters as f64 / 1e6,
@@ -116,9 +116,9 @@ fn against_source(out: &mut String, m: &Measures) {
 }
 
 fn figure(out: &mut String, svg: &str, caption: &str) {
-    let _ = write!(
+    let _ = writeln!(
         out,
-        "<figure>{svg}<figcaption>{}</figcaption></figure>\n",
+        "<figure>{svg}<figcaption>{}</figcaption></figure>",
         escape(caption)
     );
 }
