@@ -6,6 +6,7 @@ use std::fmt::Write;
 
 use kinglet_kernels::{Cpu, Scalar};
 use kinglet_model::Model;
+use kinglet_model::config::{LayerConfig, Part};
 use serde_json::json;
 
 use crate::cli::{Cli, InspectArgs};
@@ -80,6 +81,28 @@ pub(crate) fn run(cli: &Cli, args: &InspectArgs) -> Outcome {
             l.blocks, l.hidden, l.feed_forward, l.heads, l.kv_heads, l.vocabulary, l.context_length
         ),
     );
+    let sparse = l.layers.iter().filter(|layer| layer.experts.count > 0);
+    if let Some(experts) = sparse.clone().map(|layer| layer.experts).next() {
+        let text = format!(
+            "{} layers with {} experts, {} active, {} shared",
+            sparse.count(),
+            experts.count,
+            experts.used,
+            experts.shared
+        );
+        line("experts", text);
+    }
+    let skipped = |part: fn(&LayerConfig) -> Option<Part>| {
+        l.layers
+            .iter()
+            .filter(|layer| part(layer).is_some())
+            .count()
+    };
+    let (understand, generate) = (skipped(|l| l.skip_understand), skipped(|l| l.skip_generate));
+    if understand + generate > 0 {
+        let text = format!("parts of {understand} layers to understand, of {generate} to draw");
+        line("left out", text);
+    }
     line(
         "vision",
         format!(
