@@ -383,7 +383,12 @@ fn spend(
     };
     let offers: Vec<Vec<Offer>> = plan.par_iter().map(offers).collect::<Result<_>>()?;
     for (item, offer) in plan.iter_mut().zip(budget::spend(&offers, budget)?) {
-        item.choice.format = offer.format;
+        if item.choice.format != offer.format {
+            item.choice = Choice {
+                format: offer.format,
+                fell_back: false,
+            };
+        }
     }
     Ok(())
 }
