@@ -158,7 +158,7 @@ pub enum RenormSpan {
 /// Opaque buffers and the operations on them.
 ///
 /// Every operation checks its shapes and refuses what does not fit with a
-/// [`KernelError`](crate::KernelError); none panics. Only logits and finished pictures are meant to
+/// [`KernelError`]; none panics. Only logits and finished pictures are meant to
 /// be read back.
 pub trait Device: Send + Sync + 'static {
     /// A matrix of f32 on the device.

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use crate::bands::{Matrix, Squares};
 use crate::error::Result;
 use crate::passes::budget::{self, Measure, Offer};
+use crate::passes::precision::Choice;
 use crate::plan::{Item, Part};
 use crate::recipe::Recipe;
 
@@ -108,7 +109,12 @@ pub(crate) fn spend(
     };
     let offers: Vec<Vec<Offer>> = items.par_iter().map(offers).collect::<Result<_>>()?;
     for (item, offer) in items.iter_mut().zip(budget::spend(&offers, budget)?) {
-        item.choice.format = offer.format;
+        if item.choice.format != offer.format {
+            item.choice = Choice {
+                format: offer.format,
+                fell_back: false,
+            };
+        }
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Blocks of 32 values.
 
+use half::f16;
+
 use super::Stored;
 use super::fit::{Run, Search, search};
 use super::lanes::{LANES, Lanes, least};
@@ -67,23 +69,31 @@ fn best<V: Lanes>(run: &Run<VALUES>, d: [Stored; LANES], bounds: (f32, f32)) -> 
     (d[at], errors[at])
 }
 
-/// With so many levels the sums of a least-squares fit are too coarse: every scale is tried as it
-/// would be stored.
+/// With so many levels the sums of a least-squares fit are too coarse: where importance calls for a
+/// search, every scale is tried as it would be stored.
 #[inline(always)]
 fn q8_0<V: Lanes>(run: &Run<VALUES>, unit: f32, out: &mut Vec<u8>) {
-    let bounds = (-128.0, 127.0);
+    // Not -128, which nobody else writes: kernels may take it to have a counterpart.
+    let bounds = (-127.0, 127.0);
     let extreme = run.extreme::<V>();
-    let mut found = (Stored::nearest(extreme / bounds.1, unit), f32::INFINITY);
-    for (end, inward) in [(bounds.0, 0.15), (bounds.1, -0.15)] {
-        for batch in 0..2 {
-            let d = |l: usize| {
-                let reach = end + inward * ((batch * LANES + l) as f32 - 3.0);
-                Stored::nearest(extreme / reach, unit)
-            };
-            let next = best::<V>(run, std::array::from_fn(d), bounds);
-            if next.1 < found.1 {
-                found = next;
-            }
+    // Where all columns count the same, ggml's bytes: 8 bits are close enough for everyone to agree.
+    let plain = extreme.abs() / bounds.1;
+    let normal = f16::MIN_POSITIVE.to_f32()..=f16::MAX.to_f32();
+    if run.w == [1.0; VALUES] && normal.contains(&(plain * unit)) {
+        out.extend(Stored::nearest(plain, unit).bits.to_le_bytes());
+        let q = run.levels::<V>(plain, 0.0, bounds);
+        out.extend(q.map(|q| q as i8 as u8));
+        return;
+    }
+    let mut found = (Stored::nearest(plain, unit), f32::INFINITY);
+    for batch in 0..4 {
+        let d = |l: usize| {
+            let reach = bounds.1 + 0.45 - 0.15 * (batch * LANES + l) as f32;
+            Stored::nearest(extreme / reach, unit)
+        };
+        let next = best::<V>(run, std::array::from_fn(d), bounds);
+        if next.1 < found.1 {
+            found = next;
         }
     }
     let d = found.0;
