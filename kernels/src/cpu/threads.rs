@@ -15,7 +15,7 @@ const CORES: &str = "/sys/devices/system/cpu";
 const BIG: f64 = 0.75;
 
 /// The big cores by their numbers, if there are smaller ones too; empty if all are alike or the system
-/// does not say. `root` is [`CORES`] or a copy of it.
+/// does not say. `root` is where Linux says so, or a copy of that.
 pub fn big_cores(root: &Path) -> Vec<usize> {
     let Ok(entries) = std::fs::read_dir(root) else {
         return Vec::new();
