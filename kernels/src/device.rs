@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-use crate::error::Result;
+use crate::error::{KernelError, Result};
 use crate::format::Format;
 
 /// What a weight is for; a device may keep each kind in its own way.
@@ -158,7 +158,7 @@ pub enum RenormSpan {
 /// Opaque buffers and the operations on them.
 ///
 /// Every operation checks its shapes and refuses what does not fit with a
-/// [`KernelError`](crate::KernelError); none panics. Only logits and finished pictures are meant to
+/// [`KernelError`]; none panics. Only logits and finished pictures are meant to
 /// be read back.
 pub trait Device: Send + Sync + 'static {
     /// A matrix of f32 on the device.
@@ -175,6 +175,16 @@ pub trait Device: Send + Sync + 'static {
 
     /// Takes a weight. The bytes may be kept (shared) or repacked.
     fn weight(&self, data: WeightData) -> Result<Self::Weight>;
+    /// The name of the device's own order of weights, if weights can be stored in it.
+    fn layout(&self) -> Option<&'static str> {
+        None
+    }
+    /// Takes a weight that was stored in the order [`Device::layout`]; the bytes are shared.
+    fn packed_weight(&self, _: WeightData) -> Result<Self::Weight> {
+        Err(KernelError::NoLayout)
+    }
+    /// Whether a weight still reads the bytes that it was made of.
+    fn shares_bytes(&self, weight: &Self::Weight) -> bool;
     /// `[rows, cols]` of a weight.
     fn weight_shape(&self, weight: &Self::Weight) -> (usize, usize);
 

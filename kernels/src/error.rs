@@ -72,9 +72,12 @@ pub enum KernelError {
         /// Those that can.
         available: String,
     },
-    /// A format that is read and not written.
-    #[error("{0} can be read but not yet written")]
-    NoEncoder(Format),
+    /// Threads cannot be started as asked.
+    #[error("threads: {0}")]
+    Threads(String),
+    /// A packed weight for a device that packs none.
+    #[error("this device has no order of weights of its own")]
+    NoLayout,
     /// A product of sizes that does not fit the address space.
     #[error("{operation}: {a} x {b} overflows")]
     Overflow {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use half::{bf16, f16};
+
 use crate::error::{KernelError, Result};
 
 macro_rules! formats {
@@ -71,12 +73,24 @@ formats! {
 }
 
 impl Format {
-    /// Whether rows can be encoded; all can be decoded.
-    pub const fn can_be_written(self) -> bool {
-        !matches!(
-            self,
-            Format::Q5_1 | Format::Q2_K | Format::Q3_K | Format::Q4_K | Format::Q5_K | Format::Q6_K
-        )
+    /// Every value up to this, without its sign, has its like among the values of the format. (Some
+    /// larger ones have too.)
+    pub fn largest(self) -> f32 {
+        let half = f16::MAX.to_f32();
+        match self {
+            Format::F32 => f32::MAX,
+            Format::BF16 => bf16::MAX.to_f32(),
+            // An f16 itself, or bound by an offset that is one.
+            Format::F16 | Format::Q4_1 | Format::Q5_1 => half,
+            // The levels, and their scales, that are there for either sign.
+            Format::Q4_0 => 7.0 * half,
+            Format::Q5_0 => 15.0 * half,
+            Format::Q8_0 => 127.0 * half,
+            Format::Q2_K => 15.0 * half,
+            Format::Q3_K => 31.0 * 3.0 * half,
+            Format::Q4_K | Format::Q5_K => 63.0 * half,
+            Format::Q6_K => 127.0 * 31.0 * half,
+        }
     }
 
     /// Whether values have an offset beside their scale.

@@ -37,13 +37,16 @@ fn every_format_decodes_to_the_bits_of_the_reference() {
 fn encoders_give_the_bytes_of_the_reference() {
     let vectors = SafeTensors::deserialize(VECTORS).unwrap();
     let values = f32s(vectors.tensor("encode.values").unwrap().data());
-    for format in Format::ALL.iter().filter(|f| f.block_values() > 1) {
+    let mut checked = 0;
+    for format in Format::ALL {
+        // The others have no reference.
+        let Ok(expected) = vectors.tensor(&format!("encode.{format}")) else {
+            continue;
+        };
         let mut bytes = Vec::new();
-        let encoded = encode_row(*format, &values, &mut bytes);
-        assert_eq!(encoded.is_ok(), format.can_be_written());
-        if format.can_be_written() {
-            let expected = vectors.tensor(&format!("encode.{format}")).unwrap();
-            assert!(bytes == expected.data(), "{format} has other bytes");
-        }
+        encode_row(*format, &values, &mut bytes).unwrap();
+        assert!(bytes == expected.data(), "{format} has other bytes");
+        checked += 1;
     }
+    assert_eq!(checked, 4);
 }

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use kinglet_container::TensorType;
+use kinglet_container::bytes_source::give_back;
 use kinglet_container::gguf::{Value, Writer};
-use kinglet_kernels::blocks::{decode_row, encode_row};
 use kinglet_kernels::{Cpu, Scalar};
 use kinglet_model::autoencoder::Autoencoder;
 use kinglet_model::linear::Loader;
@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::calibration::scenes::Half;
 use crate::calibration::{Calibration, calibrate};
 use crate::cost::Cost;
+use crate::encode;
 use crate::error::{QuantError, Result};
 use crate::measure::measure;
 use crate::passes::precision::Choice;
@@ -30,6 +31,13 @@ fn file_type(format: &str) -> u32 {
         "Q4_1" => 3,
         "Q8_0" => 7,
         "Q5_0" => 8,
+        "Q5_1" => 9,
+        "Q2_K" => 10,
+        // The next three: ggml's "small" mixtures, which are pure.
+        "Q3_K" => 11,
+        "Q4_K" => 14,
+        "Q5_K" => 16,
+        "Q6_K" => 18,
         "BF16" => 32,
         // ggml's LLAMA_FTYPE_GUESSED.
         _ => 1024,
@@ -69,6 +77,7 @@ pub fn compress(
     options: &Options,
     progress: Progress<'_>,
 ) -> Result<Report> {
+    source.unpacked()?;
     // Found now, not after hours.
     if let Some(problem) = Model::audit(source, &Scalar).into_iter().next() {
         return Err(problem.into());
@@ -90,10 +99,14 @@ pub fn compress(
     };
     let preview = preview_of(source)?;
     let (plan, costs) = run_passes(source, recipe, &calibration)?;
-    let items = plan.items()?;
+    let mut items = plan.items()?;
+    let importance = &calibration.importance;
+    if let Some(budget) = recipe.precision.budget()? {
+        encode::spend(&mut items, recipe, importance, budget)?;
+    }
 
     // The report is part of the metadata, which comes before the tensors, and it is about them. So
-    // they are written to a draft first, which is then copied. Memory stays that of one tensor.
+    // they are written to a draft first, which is then copied. Memory stays that of some rows.
     let draft = Draft::beside(out);
     let mut report = Report::new(costs);
     let metadata = describe(source, recipe, &plan, preview, &sha256(source));
@@ -106,9 +119,13 @@ pub fn compress(
     report.source_bytes = source.tensors.values().map(|t| t.bytes.len()).sum();
     let mut done = 0;
     for item in &items {
-        let (bytes, error) = item.encode()?;
-        report.count(item, bytes.len(), error);
-        writer.tensor(&item.name, &bytes)?;
+        let mut len = 0;
+        let error = item.encode(importance, &mut |bytes| {
+            len += bytes.len();
+            Ok(writer.part(&item.name, bytes)?)
+        })?;
+        report.count(item, len, error);
+        item.give_back();
         done += item.source_bytes();
         progress(Work::Encoding, done, total);
     }
@@ -128,7 +145,9 @@ pub fn compress(
     metadata.push(("kinglet.report".to_owned(), text.as_str().into()));
     let mut writer = Writer::create(out, &metadata, &tensors)?;
     for (name, _, _) in &tensors {
-        writer.tensor(name, &drafted.tensor(name)?.bytes)?;
+        let bytes = &drafted.tensor(name)?.bytes;
+        writer.tensor(name, bytes)?;
+        give_back(bytes);
     }
     writer.finish()?;
     Ok(report)
@@ -173,6 +192,7 @@ fn sha256(source: &Source) -> String {
     for (name, tensor) in &source.tensors {
         hash.update(name.as_bytes());
         hash.update(&tensor.bytes);
+        give_back(&tensor.bytes);
     }
     hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
@@ -218,70 +238,16 @@ fn describe(
     if let Some(license) = &recipe.about.license {
         put("general.license", license.as_str().into());
     }
-    put(
-        "general.file_type",
-        file_type(&recipe.precision.default).into(),
-    );
+    // A budget gives a mixture, which has no number.
+    let default = match recipe.precision.budget {
+        None => recipe.precision.default_name(),
+        Some(_) => "",
+    };
+    put("general.file_type", file_type(default).into());
     put("general.quantization_version", 2.into());
     put(metadata::TOKENIZER, source.tokenizer.as_str().into());
     put("kinglet.recipe", recipe.text.as_str().into());
     put("kinglet.source.sha256", sha256.into());
     put("kinglet.version", env!("CARGO_PKG_VERSION").into());
     metadata
-}
-
-impl Item {
-    /// The tensor in its new format, and the relative L2 error of that.
-    fn encode(&self) -> Result<(Vec<u8>, f64)> {
-        let to = self.choice.format;
-        let padded = self.shape.last().copied().unwrap_or(1);
-        let rows = match &self.shape[..] {
-            [.., rows, _] => *rows,
-            _ => 1,
-        };
-        let (mut off, mut all) = (0.0, 0.0);
-        let mut out = Vec::new();
-        let mut row = vec![0.0; padded];
-        let mut back = vec![0.0; padded];
-        for part in &self.parts {
-            let cols = part.cols();
-            let stored_rows = match &part.shape()[..] {
-                [.., rows, _] => *rows,
-                _ => 1,
-            };
-            let mut reader = part.reader()?;
-            for i in 0..part.rows() {
-                reader.read(i, &mut row[..cols])?;
-                let start = out.len();
-                encode_row(to, &row, &mut out)?;
-                decode_row(to, &out[start..], &mut back)?;
-                // A value may also be too large for the type that was chosen.
-                let bad = row
-                    .iter()
-                    .zip(&back)
-                    .position(|(a, b)| !(a - b).is_finite());
-                if let Some(at) = bad {
-                    return Err(QuantError::NotFinite {
-                        tensor: part.name.clone(),
-                        row: i,
-                        value: row[at],
-                        format: to,
-                    });
-                }
-                for (a, b) in row.iter().zip(&back) {
-                    off += f64::from(a - b).powi(2);
-                    all += f64::from(*a).powi(2);
-                }
-                // After the last row of each expert come its padding rows.
-                if (i + 1).is_multiple_of(stored_rows) {
-                    let zeros = vec![0.0; padded];
-                    for _ in stored_rows..rows {
-                        encode_row(to, &zeros, &mut out)?;
-                    }
-                }
-            }
-        }
-        let error = if all > 0.0 { (off / all).sqrt() } else { 0.0 };
-        Ok((out, error))
-    }
 }

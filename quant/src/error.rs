@@ -22,6 +22,16 @@ pub enum QuantError {
     /// The recipe is not sound.
     #[error("the recipe: {0}")]
     Recipe(String),
+    /// A budget below what the smallest types take.
+    #[error(
+        "the recipe: a budget of {budget} bytes is too small: with every tensor in its smallest type they take {least}"
+    )]
+    Budget {
+        /// The budget.
+        budget: usize,
+        /// The least size that is possible.
+        least: usize,
+    },
     /// A weight that is no number, or too large for its new type.
     #[error(
         "tensor \"{tensor}\" holds {value} in row {row}, which {format} cannot hold; is the checkpoint damaged?"

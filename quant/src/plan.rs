@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use kinglet_container::bytes_source::give_back;
 use kinglet_container::{Tensor, TensorType};
 use kinglet_kernels::Format;
 use kinglet_kernels::blocks::decode_row;
@@ -160,6 +161,18 @@ impl Item {
         self.parts.iter().map(Part::stored_bytes).sum()
     }
 
+    /// What was read of the source need not stay in memory.
+    pub(crate) fn give_back(&self) {
+        for part in &self.parts {
+            give_back(&part.tensor.bytes);
+        }
+    }
+
+    /// Whether it is a router, whose type no budget decides on.
+    pub(crate) fn is_router(&self) -> bool {
+        is_router(&self.name)
+    }
+
     /// Its weights, without padding.
     pub fn parameters(&self) -> usize {
         self.parts.iter().map(Part::values).sum()
@@ -226,6 +239,14 @@ impl Part {
         }
     }
 
+    /// Rows of one matrix: of an expert, where they are joined, or of all.
+    pub(crate) fn matrix_rows(&self) -> usize {
+        match &self.shape()[..] {
+            [.., rows, _] => *rows,
+            _ => 1,
+        }
+    }
+
     /// Values in a row.
     pub fn cols(&self) -> usize {
         self.shape().last().copied().unwrap_or(1)
@@ -273,7 +294,8 @@ impl Part {
             part: self,
             format,
             row_bytes: format.row_bytes(stored)?,
-            stored: vec![0.0; stored],
+            // Only a selection of columns needs the whole row first.
+            stored: vec![0.0; self.columns.as_ref().map_or(0, |_| stored)],
         })
     }
 

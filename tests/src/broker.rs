@@ -29,9 +29,14 @@ impl Mosquitto {
 
     /// Starts one on this port with these lines in its configuration.
     pub fn with(port: u16, lines: &str) -> Self {
+        Self::first(port, "", lines)
+    }
+
+    /// The same with lines before those of the listener.
+    pub fn first(port: u16, before: &str, lines: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("mosquitto.conf");
-        let text = format!("listener {port} 127.0.0.1\n{lines}\n");
+        let text = format!("{before}\nlistener {port} 127.0.0.1\n{lines}\n");
         std::fs::write(&config, text).unwrap();
         // Debian puts it where ordinary users' PATH does not look.
         let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());

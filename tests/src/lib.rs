@@ -10,6 +10,7 @@
 
 pub mod broker;
 pub mod program;
+pub mod shape;
 pub mod viewer;
 
 pub use broker::Mosquitto;

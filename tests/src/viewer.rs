@@ -49,6 +49,11 @@ impl Viewer {
         Viewer { client, messages }
     }
 
+    /// Whether no message comes for so long.
+    pub fn nothing_for(&self, time: Duration) -> bool {
+        self.messages.recv_timeout(time).is_err()
+    }
+
     /// The next message that `wanted` accepts; those before it are gone.
     pub fn wait(&self, what: &str, wanted: impl Fn(&Publish) -> bool) -> Publish {
         let deadline = Instant::now() + PATIENCE;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kinglet_container::gguf::Gguf;
-use kinglet_kernels::{Device, Scalar};
+use kinglet_kernels::{Cpu, Device, InstructionSet, Scalar};
 use kinglet_model::config::Part;
 use kinglet_model::{Model, Source, directory};
 use kinglet_tests::{program, root};
@@ -17,16 +17,16 @@ fn model(path: &Path) -> Arc<Model<Scalar>> {
 }
 
 /// Logits after a text, and a velocity after it.
-fn numbers(model: &Arc<Model<Scalar>>) -> (Vec<f32>, Vec<f32>) {
+fn numbers<D: Device>(model: &Arc<Model<D>>) -> (Vec<f32>, Vec<f32>) {
     let mut context = model.context();
     context.push_text("What is in the picture?").unwrap();
     let values = model.config.latent.token_values();
     let noise: Vec<f32> = (0..6 * values).map(|i| (i as f32 * 0.7).sin()).collect();
-    let x = Scalar.upload(&noise, values).unwrap();
+    let x = model.device.upload(&noise, values).unwrap();
     let velocity = context.velocity(&x, 0.75, (2, 3), &mut None).unwrap();
     let rows = context.push_ids(&[1, 2], &mut None).unwrap();
     let logits = model.language.logits(&model.device, &rows).unwrap();
-    let read = |x| Scalar.download(x).unwrap();
+    let read = |x| model.device.download(x).unwrap();
     (read(&logits), read(&velocity))
 }
 
@@ -248,4 +248,51 @@ fn a_recipe_with_passes_is_reported_on_a_page_and_in_the_container() {
         stdout.contains("2 layers with 8 experts, 4 active"),
         "{stdout}"
     );
+}
+
+#[test]
+fn a_packed_container_gives_the_same_numbers_and_other_machines_refuse_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let checkpoint = adapted(folder.path());
+    for format in ["F16", "Q8_0", "Q4_0"] {
+        let plain = compressed(&checkpoint, format, folder.path());
+        let plain = plain.to_string_lossy().into_owned();
+        for set in InstructionSet::ALL {
+            let packed = text(&format!("{format}-{set}.gguf"));
+            let arguments = ["compress", &plain, "-o", &packed, "--pack", set.name()];
+            let (code, _, stderr) = program::run(&arguments);
+            assert_eq!(code, 0, "{stderr}");
+            let packed = Source::open(Path::new(&packed)).unwrap();
+            let cpu = Cpu::new(set);
+            if let Ok(cpu) = cpu {
+                let expected = Source::open(Path::new(&plain)).unwrap();
+                let expected = numbers(&Model::load(&expected, cpu).unwrap());
+                let got = numbers(&Model::load(&packed, cpu).unwrap());
+                assert_eq!(got, expected, "{format} on {set}");
+            }
+            let refused = Model::load(&packed, Scalar).err().unwrap().to_string();
+            assert!(refused.contains("is packed for"), "{refused}");
+            assert!(packed.not_finite().is_err());
+            assert!(directory::write(&packed, &folder.path().join("no")).is_err());
+        }
+    }
+    let avx2 = text("Q8_0-avx2.gguf");
+    let mut inspect = program::kinglet(&["inspect", &avx2]);
+    inspect.env("KINGLET_KERNELS", "scalar");
+    let (code, _, stderr) = program::finished(inspect.output().unwrap());
+    assert_eq!(code, 1);
+    assert!(
+        stderr.contains("\"avx2-1\"") && stderr.contains("\"scalar-1\""),
+        "{stderr}"
+    );
+    let again = [
+        "compress",
+        &avx2,
+        "-o",
+        &text("no.gguf"),
+        "--pack",
+        "scalar",
+    ];
+    assert_eq!(program::run(&again).0, 1);
 }

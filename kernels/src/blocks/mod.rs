@@ -1,5 +1,6 @@
 //! Decoding and encoding of rows.
 
+mod encode;
 mod small;
 mod super_blocks;
 mod unpacked;
@@ -9,7 +10,7 @@ pub(crate) use unpacked::{MOST_RUNS, Unpacked};
 
 use half::{bf16, f16};
 
-use crate::error::{KernelError, Result, same};
+use crate::error::{Result, same};
 use crate::format::Format;
 
 /// Decodes one row of `bytes` in `format` into `out`.
@@ -51,11 +52,11 @@ pub fn decode_row(format: Format, bytes: &[u8], out: &mut [f32]) -> Result<()> {
     Ok(())
 }
 
-/// Encodes one row of values in `format`, appending to `out`.
+/// Encodes one row of values in `format`, appending to `out`. Q4_0, Q4_1, Q5_0 and Q8_0 get the bytes
+/// that ggml's reference gives them, without a search; the others are [`encode_row_weighted`].
 ///
 /// # Errors
-/// [`KernelError::BlockLength`] if the format's blocks do not divide the row,
-/// [`KernelError::NoEncoder`] for formats that are only read.
+/// [`crate::KernelError::BlockLength`] if the format's blocks do not divide the row.
 pub fn encode_row(format: Format, values: &[f32], out: &mut Vec<u8>) -> Result<()> {
     out.reserve(format.row_bytes(values.len())?);
     match format {
@@ -66,8 +67,41 @@ pub fn encode_row(format: Format, values: &[f32], out: &mut Vec<u8>) -> Result<(
         Format::Q4_1 => small::encode_q4_1(values, out),
         Format::Q5_0 => small::encode_q5_0(values, out),
         Format::Q8_0 => small::encode_q8_0(values, out),
-        format => return Err(KernelError::NoEncoder(format)),
+        format => encode::row(format, values, None, out),
     }
+    Ok(())
+}
+
+/// Encodes one row of values in `format`, appending to `out`, so that
+/// `sum of importance * (value - decoded)^2` is small; without importance every column counts the
+/// same. `importance` holds one number for each column, not negative: the mean square of what the
+/// column is multiplied with. The same bytes come out on every processor.
+///
+/// Values beyond [`Format::largest`] come back smaller; values that are no numbers come back as
+/// anything. Neither is refused here.
+///
+/// # Errors
+/// [`crate::KernelError::BlockLength`] if the format's blocks do not divide the row,
+/// [`crate::KernelError::Shape`] if there is not one importance a column.
+pub fn encode_row_weighted(
+    format: Format,
+    values: &[f32],
+    importance: Option<&[f32]>,
+    out: &mut Vec<u8>,
+) -> Result<()> {
+    if let Some(importance) = importance {
+        same(
+            "encode_row_weighted",
+            "the length of the importance",
+            importance.len(),
+            values.len(),
+        )?;
+    }
+    if format.block_values() == 1 {
+        return encode_row(format, values, out);
+    }
+    out.reserve(format.row_bytes(values.len())?);
+    encode::row(format, values, importance, out);
     Ok(())
 }
 

@@ -38,8 +38,8 @@ dispatched! {
 }
 
 dispatched! {
-    /// Softmax of `scale * x`.
-    fn softmax(x: &mut [f32], scale: f32);
+    /// `exp(scale * x + less)`, and their sum added to `sum`.
+    fn exponentials(x: &mut [f32], scale: f32, less: f32, sum: &mut f32);
 }
 
 dispatched! {
@@ -401,15 +401,23 @@ mod body {
     }
 
     #[inline(always)]
-    pub(super) unsafe fn softmax<L: Lanes>(x: &mut [f32], scale: f32) {
-        let largest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let less = -largest * scale;
-        // SAFETY: plain arithmetic.
-        unsafe { each::<L, _>(x, ScaledExp { scale, less }) }
-        let sum: f32 = x.iter().sum();
-        let inverse = 1.0 / sum;
-        for v in x {
-            *v *= inverse;
+    pub(super) unsafe fn exponentials<L: Lanes>(
+        x: &mut [f32],
+        scale: f32,
+        less: f32,
+        sum: &mut f32,
+    ) {
+        // SAFETY: plain arithmetic; a chunk has `LEN` values and no vector is longer than 16.
+        unsafe {
+            each::<L, _>(x, ScaledExp { scale, less });
+            let mut sums = L::splat(0.0);
+            let mut chunks = x.chunks_exact(L::LEN);
+            for x in &mut chunks {
+                sums = sums.add(L::load(x.as_ptr()));
+            }
+            let mut lanes = [0.0; 16];
+            sums.store(lanes.as_mut_ptr());
+            *sum += lanes.iter().chain(chunks.remainder()).sum::<f32>();
         }
     }
 
@@ -578,9 +586,14 @@ mod tests {
                 x / (1.0 + (-2.0 * y).exp())
             });
             let mut got = x.clone();
-            softmax(set, &mut got, 0.5);
-            let sum: f64 = x.iter().map(|x| (0.5 * f64::from(*x)).exp()).sum();
-            compare("softmax", &got, &|x| (0.5 * x).exp() / sum);
+            let mut sum = 1.0;
+            exponentials(set, &mut got, 0.5, -3.0, &mut sum);
+            compare("exponentials", &got, &|x| (0.5 * x - 3.0).exp());
+            let expected: f64 = x.iter().map(|x| (0.5 * f64::from(*x) - 3.0).exp()).sum();
+            assert!(
+                (f64::from(sum) / (1.0 + expected) - 1.0).abs() < 1e-5,
+                "{set}: {sum}"
+            );
         }
     }
 }

@@ -30,6 +30,18 @@ impl Shared {
             std::ptr::copy_nonoverlapping(values.as_ptr(), self.0.add(at), values.len());
         }
     }
+
+    /// Adds `factor` times the values to those that are there.
+    ///
+    /// # Safety
+    /// As for [`Shared::write`].
+    unsafe fn add(&self, at: usize, factor: f32, values: &[f32]) {
+        // SAFETY: what the caller says.
+        let there = unsafe { std::slice::from_raw_parts_mut(self.0.add(at), values.len()) };
+        for (sum, v) in there.iter_mut().zip(values) {
+            *sum += factor * v;
+        }
+    }
 }
 
 /// Runs `work` for every tile, on all threads if it is worth it.
@@ -48,9 +60,17 @@ pub(super) enum Then<'a> {
     Bias(Option<&'a [f32]>),
     /// `silu` of them times the products with another weight of the same shape.
     Gate(&'a Integers),
+    /// Times its factor, the products of token `i` are added to row `rows[i]` of the result. No row may
+    /// come twice.
+    Add {
+        /// A row for each token.
+        rows: &'a [u32],
+        /// A factor for each token.
+        factors: &'a [f32],
+    },
 }
 
-/// `out[n][row] = then(x W^T)`; `out` is `[a.rows, w.rows]`.
+/// `out[n][row] = then(x W^T)`; `out` is `[a.rows, w.rows]`, or has the rows that are added to.
 pub(super) fn integers(
     set: InstructionSet,
     a: &Activations,
@@ -58,7 +78,13 @@ pub(super) fn integers(
     then: Then<'_>,
     out: &mut [f32],
 ) {
-    assert!(out.len() == a.rows * w.rows && a.cols == w.cols);
+    assert!(a.cols == w.cols);
+    if let Then::Add { rows, factors } = then {
+        let fits = |row: &u32| (*row as usize + 1) * w.rows <= out.len();
+        assert!(rows.len() == a.rows && factors.len() == a.rows && rows.iter().all(fits));
+    } else {
+        assert!(out.len() == a.rows * w.rows);
+    }
     let other = match then {
         Then::Gate(up) => {
             assert!(up.rows == w.rows && up.cols == w.cols);
@@ -68,6 +94,7 @@ pub(super) fn integers(
             assert!(bias.is_none_or(|b| b.len() == w.rows));
             None
         }
+        Then::Add { .. } => None,
     };
     let view = View::new(set, a, w);
     let tile_rows = w.layout.rows;
@@ -103,6 +130,12 @@ pub(super) fn integers(
                             for (v, b) in values.iter_mut().zip(&bias[row..]) {
                                 *v += b;
                             }
+                        }
+                        if let Then::Add { rows: to, factors } = then {
+                            let (to, factor) = (to[first + i] as usize, factors[first + i]);
+                            // SAFETY: as below; the rows were checked.
+                            unsafe { shared.add(to * w.rows + row, factor, &values[..rows]) };
+                            continue;
                         }
                         // SAFETY: the token and the rows are within `out`, and this tile's rows are
                         // no other tile's.

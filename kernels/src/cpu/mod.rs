@@ -6,6 +6,7 @@
 //! - `pack`: weights in the order in which kernels read them; `quantize`: activations as integers.
 //! - `int8`: products of integers, one file an instruction set.
 //! - `roof`: what the processor can do at most; `timed`: products to compare with it.
+//! - `threads`: which cores work.
 //! - `matmul`, `conv`, `attention`: the operations, cut into tasks for threads.
 //!
 //! Quantized weights are multiplied with activations that are quantized too, 32 values to a scale;
@@ -18,6 +19,7 @@
 #![allow(unsafe_code)]
 
 mod attention;
+mod cache;
 mod conv;
 mod float;
 mod int8;
@@ -29,6 +31,7 @@ pub mod roof;
 pub mod set;
 #[cfg(test)]
 mod tests;
+pub mod threads;
 pub mod timed;
 
 use rayon::prelude::*;
@@ -38,7 +41,8 @@ use crate::device::{
 };
 use crate::error::{KernelError, Result, same};
 use crate::format::Format;
-use crate::scalar::{HalfMatrix, KeysValues, Matrix, Scalar, Stored, choose, factor};
+use crate::scalar::{HalfMatrix, Matrix, Scalar, Stored, choose, factor};
+pub use cache::{Cache, CacheFormat};
 use matmul::Then;
 use pack::{Floats, Integers, Layout};
 use quantize::{Activations, Rows};
@@ -52,6 +56,7 @@ const VALUES: usize = 1 << 14;
 #[derive(Debug, Clone, Copy)]
 pub struct Cpu {
     set: InstructionSet,
+    cache: CacheFormat,
 }
 
 /// A weight in this device's order.
@@ -87,6 +92,7 @@ impl Cpu {
     pub fn best() -> Self {
         Cpu {
             set: InstructionSet::best(),
+            cache: CacheFormat::F32,
         }
     }
 
@@ -95,7 +101,16 @@ impl Cpu {
     /// # Errors
     /// [`KernelError::InstructionSet`] if this processor lacks it.
     pub fn new(set: InstructionSet) -> Result<Self> {
-        InstructionSet::named(set.name()).map(|set| Cpu { set })
+        InstructionSet::named(set.name()).map(|set| Cpu {
+            set,
+            cache: CacheFormat::F32,
+        })
+    }
+
+    /// The same with keys and values kept so.
+    #[must_use]
+    pub fn with_cache(self, cache: CacheFormat) -> Self {
+        Cpu { cache, ..self }
     }
 
     /// The instruction set.
@@ -215,7 +230,92 @@ impl Cpu {
     }
 }
 
+/// The name of the order in which a set's kernels read weights. What was packed for one set serves
+/// all that have this name.
+pub const fn layout(set: InstructionSet) -> &'static str {
+    match set {
+        InstructionSet::Scalar => "scalar-1",
+        InstructionSet::Avx2 => "avx2-1",
+        InstructionSet::Avx512Vnni => "avx512-vnni-1",
+        InstructionSet::Neon | InstructionSet::NeonDotprod => "neon-1",
+        InstructionSet::NeonI8mm => "neon-i8mm-1",
+    }
+}
+
+/// A weight in a set's order, as bytes to be stored; none if it is kept as it is given. The set need
+/// not be one of this processor.
+///
+/// # Errors
+/// What [`Device::weight`] refuses.
+pub fn pack(set: InstructionSet, data: WeightData) -> Result<Option<Vec<u8>>> {
+    Ok(match Weight::new(set, data)?.kept {
+        Kept::Integers(m) => Some(m.bytes.as_slice().to_vec()),
+        Kept::Floats(m) => Some(m.bytes.as_slice().to_vec()),
+        Kept::Vector(_) | Kept::Table(_) => None,
+    })
+}
+
 impl Weight {
+    fn new(set: InstructionSet, data: WeightData) -> Result<Self> {
+        // The reference device checks the lengths.
+        let stored = Scalar.weight(data)?;
+        let (role, rows, cols) = (stored.role, stored.rows, stored.cols);
+        let tile = float::tile(set);
+        let kept = match role {
+            Role::Table => Kept::Table(stored),
+            Role::Vector => Kept::Vector(stored.vector("weight", rows * cols)?),
+            Role::Kernel { side } => Kept::Floats(kernel(&stored, side, tile)?),
+            Role::Matrix => {
+                let source = pack::Source {
+                    format: stored.format,
+                    rows,
+                    cols,
+                    row_bytes: stored.row_bytes,
+                    bytes: stored.bytes,
+                };
+                match source.integers(Layout::of(set)) {
+                    Some(integers) => Kept::Integers(integers),
+                    None => Kept::Floats(source.floats(tile)?),
+                }
+            }
+        };
+        Ok(Weight {
+            role,
+            rows,
+            cols,
+            kept,
+        })
+    }
+
+    /// A weight that [`pack`] made for this set.
+    fn from_tiles(set: InstructionSet, data: WeightData) -> Result<Self> {
+        let (role, rows, cols) = (data.role, data.rows, data.cols);
+        let (shape, tile) = ((rows, cols), float::tile(set));
+        let integers =
+            || Integers::from_tiles(data.format, Layout::of(set), shape, data.bytes.clone());
+        let kept = match role {
+            Role::Table | Role::Vector => {
+                return Err(KernelError::Role {
+                    operation: "packed weight",
+                    role,
+                });
+            }
+            Role::Kernel { .. } => {
+                Kept::Floats(Floats::from_tiles(Format::F32, tile, shape, data.bytes)?)
+            }
+            Role::Matrix => match integers().transpose()? {
+                Some(integers) => Kept::Integers(integers),
+                None => Kept::Floats(Floats::from_tiles(data.format, tile, shape, data.bytes)?),
+            },
+        };
+        Ok(Weight {
+            role,
+            rows,
+            cols,
+            kept,
+        })
+    }
+
     fn vector(&self, operation: &'static str, len: usize) -> Result<&[f32]> {
         match &self.kept {
             Kept::Vector(values) => {
@@ -267,7 +367,7 @@ fn kernel(stored: &Stored, side: usize, tile: usize) -> Result<Floats> {
 impl Device for Cpu {
     type Buffer = Matrix;
     type Weight = Weight;
-    type Cache = KeysValues;
+    type Cache = Cache;
     type Half = HalfMatrix;
 
     fn describe(&self) -> String {
@@ -275,34 +375,24 @@ impl Device for Cpu {
     }
 
     fn weight(&self, data: WeightData) -> Result<Weight> {
-        // The reference device checks the lengths.
-        let stored = Scalar.weight(data)?;
-        let (role, rows, cols) = (stored.role, stored.rows, stored.cols);
-        let tile = float::tile(self.set);
-        let kept = match role {
-            Role::Table => Kept::Table(stored),
-            Role::Vector => Kept::Vector(stored.vector("weight", rows * cols)?),
-            Role::Kernel { side } => Kept::Floats(kernel(&stored, side, tile)?),
-            Role::Matrix => {
-                let source = pack::Source {
-                    format: stored.format,
-                    rows,
-                    cols,
-                    row_bytes: stored.row_bytes,
-                    bytes: stored.bytes,
-                };
-                match source.integers(Layout::of(self.set)) {
-                    Some(integers) => Kept::Integers(integers),
-                    None => Kept::Floats(source.floats(tile)?),
-                }
-            }
-        };
-        Ok(Weight {
-            role,
-            rows,
-            cols,
-            kept,
-        })
+        Weight::new(self.set, data)
+    }
+
+    fn packed_weight(&self, data: WeightData) -> Result<Weight> {
+        Weight::from_tiles(self.set, data)
+    }
+
+    fn layout(&self) -> Option<&'static str> {
+        Some(layout(self.set))
+    }
+
+    fn shares_bytes(&self, weight: &Weight) -> bool {
+        match &weight.kept {
+            Kept::Integers(m) => m.bytes.shared(),
+            Kept::Floats(m) => m.bytes.shared(),
+            Kept::Vector(_) => false,
+            Kept::Table(_) => true,
+        }
     }
 
     fn weight_shape(&self, weight: &Weight) -> (usize, usize) {
@@ -434,24 +524,46 @@ impl Device for Cpu {
             if rows.is_empty() {
                 continue;
             }
-            let mine = self.gather_rows(x, rows)?;
-            let mut a = match &all {
-                Some(all) if x.cols == expert.gate.cols => Some(all.gather(rows).arrange(self.set)),
-                _ => None,
+            let inner = match (&all, &expert.gate.kept, &expert.up.kept) {
+                (Some(all), Kept::Integers(gate), Kept::Integers(up)) => {
+                    same("mixture", "the row length of x", x.cols, gate.cols)?;
+                    same("mixture", "the rows of up", up.rows, gate.rows)?;
+                    same("mixture", "the row length of up", up.cols, gate.cols)?;
+                    let mut inner = Matrix::any(rows.len(), gate.rows)?;
+                    let a = all.gather(self.set, rows);
+                    matmul::integers(self.set, &a, gate, Then::Gate(up), &mut inner.values);
+                    inner
+                }
+                _ => {
+                    let mine = self.gather_rows(x, rows)?;
+                    self.gated_product(&mine, &mut None, expert.gate, expert.up)?
+                }
             };
-            let inner = self.gated_product(&mine, &mut a, expert.gate, expert.up)?;
-            let mine = self.product(&inner, &mut None, expert.down, None)?;
+            let down = expert.down;
             same(
                 "mixture",
                 "the width of an expert's output",
-                mine.cols,
+                down.rows,
                 x.cols,
             )?;
-            for (i, n) in rows.iter().enumerate() {
-                let n = *n as usize;
-                let factor = 1.0 + logits.row(n)[e];
-                let sum = &mut out.values[n * x.cols..(n + 1) * x.cols];
-                float::add_scaled(self.set, sum, factor, mine.row(i));
+            let factors: Vec<f32> = rows
+                .iter()
+                .map(|n| 1.0 + logits.row(*n as usize)[e])
+                .collect();
+            if let Kept::Integers(w) = &down.kept {
+                same("mixture", "the row length of down", w.cols, inner.cols)?;
+                let a = Rows::new(self.set, &inner.values, inner.cols).arrange(self.set);
+                let then = Then::Add {
+                    rows,
+                    factors: &factors,
+                };
+                matmul::integers(self.set, &a, w, then, &mut out.values);
+                continue;
+            }
+            let mine = self.product(&inner, &mut None, down, None)?;
+            for (i, (n, factor)) in rows.iter().zip(&factors).enumerate() {
+                let sum = &mut out.values[*n as usize * x.cols..][..x.cols];
+                float::add_scaled(self.set, sum, *factor, mine.row(i));
             }
         }
         Ok(out)
@@ -558,22 +670,30 @@ impl Device for Cpu {
         Scalar.rope(x, positions, head_dim, theta)
     }
 
-    fn cache(&self, width: usize) -> KeysValues {
-        Scalar.cache(width)
+    fn cache(&self, width: usize) -> Cache {
+        Cache::new(width, self.cache)
     }
 
-    fn cache_append(&self, cache: &mut KeysValues, k: &Matrix, v: &Matrix) -> Result<()> {
-        Scalar.cache_append(cache, k, v)
+    fn cache_append(&self, cache: &mut Cache, k: &Matrix, v: &Matrix) -> Result<()> {
+        same("cache_append", "the width of k", k.cols, cache.width)?;
+        same("cache_append", "the width of v", v.cols, cache.width)?;
+        same("cache_append", "the rows of v", v.rows, k.rows)?;
+        cache.append(self.set, k, v);
+        Ok(())
     }
 
-    fn cache_read(&self, cache: &KeysValues) -> Result<(Matrix, Matrix)> {
-        Scalar.cache_read(cache)
+    fn cache_read(&self, cache: &Cache) -> Result<(Matrix, Matrix)> {
+        let (keys, values) = cache.parts();
+        Ok((
+            self.upload(&keys.to_f32(self.set), cache.width)?,
+            self.upload(&values.to_f32(self.set), cache.width)?,
+        ))
     }
 
     fn attention(
         &self,
         q: &Matrix,
-        past: &[&KeysValues],
+        past: &[&Cache],
         k: &Matrix,
         v: &Matrix,
         shape: AttentionShape,

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::float;
 use super::set::InstructionSet;
 use crate::blocks::{MOST_RUNS, Unpacked, decode_row, scale_and_offset};
-use crate::error::Result;
+use crate::error::{KernelError, Result, product};
 use crate::format::Format;
 
 /// Inputs of a block.
@@ -146,10 +146,39 @@ pub(super) struct Integers {
     pub(super) rows: usize,
     pub(super) cols: usize,
     pub(super) tile_bytes: usize,
-    pub(super) bytes: Aligned,
+    pub(super) bytes: Tiles,
 }
 
 impl Integers {
+    /// A matrix of `rows` by `cols` whose tiles are there already; none for formats of floats.
+    pub(super) fn from_tiles(
+        format: Format,
+        layout: Layout,
+        (rows, cols): (usize, usize),
+        bytes: Bytes,
+    ) -> Option<Result<Self>> {
+        let kind = Kind::of(format)?;
+        Some(format.row_bytes(cols).and_then(|_| {
+            let tile_bytes = Self::tile_bytes(kind, layout, cols);
+            let expected = product("packed weight", tile_bytes, rows.div_ceil(layout.rows))?;
+            Ok(Integers {
+                kind,
+                layout,
+                rows,
+                cols,
+                tile_bytes,
+                bytes: Tiles::stored(format, (rows, cols), bytes, expected)?,
+            })
+        }))
+    }
+
+    fn tile_bytes(kind: Kind, layout: Layout, cols: usize) -> usize {
+        let blocks = cols / BLOCK;
+        let block_bytes = layout.rows * (kind.scale_bytes() + kind.value_bytes());
+        let supers = blocks.div_ceil(8) * layout.rows * kind.super_bytes();
+        blocks * block_bytes + supers
+    }
+
     pub(super) fn blocks(&self) -> usize {
         self.cols / BLOCK
     }
@@ -166,10 +195,28 @@ pub(super) struct Floats {
     pub(super) tile_rows: usize,
     pub(super) rows: usize,
     pub(super) cols: usize,
-    pub(super) bytes: Aligned,
+    pub(super) bytes: Tiles,
 }
 
 impl Floats {
+    /// A matrix of `rows` by `cols`, of floats, whose tiles are there already.
+    pub(super) fn from_tiles(
+        format: Format,
+        tile_rows: usize,
+        (rows, cols): (usize, usize),
+        bytes: Bytes,
+    ) -> Result<Self> {
+        let tile = product("packed weight", cols, tile_rows * format.block_bytes())?;
+        let expected = product("packed weight", tile, rows.div_ceil(tile_rows))?;
+        Ok(Floats {
+            format,
+            tile_rows,
+            rows,
+            cols,
+            bytes: Tiles::stored(format, (rows, cols), bytes, expected)?,
+        })
+    }
+
     /// The inputs `from..to` of tile `t` as f32: those that are stored, or decoded into `room`.
     pub(super) fn part<'a>(
         &'a self,
@@ -197,6 +244,52 @@ impl Floats {
             format => drop(decode_row(format, bytes, room)),
         }
         room
+    }
+}
+
+/// A matrix's tiles; they begin at a cache line.
+#[derive(Debug, Clone)]
+pub(super) enum Tiles {
+    /// Made here.
+    Own(Aligned),
+    /// As they were stored.
+    Stored(Bytes),
+}
+
+impl Tiles {
+    fn stored(
+        format: Format,
+        (rows, cols): (usize, usize),
+        bytes: Bytes,
+        expected: usize,
+    ) -> Result<Self> {
+        if bytes.len() != expected {
+            return Err(KernelError::WeightBytes {
+                format,
+                rows,
+                cols,
+                got: bytes.len(),
+                expected,
+            });
+        }
+        if bytes.as_ptr().addr().is_multiple_of(align_of::<Line>()) {
+            return Ok(Tiles::Stored(bytes));
+        }
+        let mut own = Aligned::zeros(bytes.len());
+        own.as_mut_slice().copy_from_slice(&bytes);
+        Ok(Tiles::Own(own))
+    }
+
+    pub(super) fn as_slice(&self) -> &[u8] {
+        match self {
+            Tiles::Own(bytes) => bytes.as_slice(),
+            Tiles::Stored(bytes) => bytes,
+        }
+    }
+
+    /// Whether these are the bytes that they were made of.
+    pub(super) fn shared(&self) -> bool {
+        matches!(self, Tiles::Stored(_))
     }
 }
 
@@ -248,10 +341,7 @@ impl Source {
     /// The matrix in tiles of integers; none for formats of floats.
     pub(super) fn integers(&self, layout: Layout) -> Option<Integers> {
         let kind = Kind::of(self.format)?;
-        let blocks = self.cols / BLOCK;
-        let block_bytes = layout.rows * (kind.scale_bytes() + kind.value_bytes());
-        let supers = blocks.div_ceil(8) * layout.rows * kind.super_bytes();
-        let tile_bytes = blocks * block_bytes + supers;
+        let tile_bytes = Integers::tile_bytes(kind, layout, self.cols);
         let tiles = self.rows.div_ceil(layout.rows);
         let mut bytes = Aligned::zeros(tiles * tile_bytes);
         if tile_bytes > 0 {
@@ -274,7 +364,7 @@ impl Source {
             rows: self.rows,
             cols: self.cols,
             tile_bytes,
-            bytes,
+            bytes: Tiles::Own(bytes),
         })
     }
 
@@ -406,7 +496,7 @@ impl Source {
             tile_rows,
             rows: self.rows,
             cols: self.cols,
-            bytes,
+            bytes: Tiles::Own(bytes),
         })
     }
 }

@@ -6,33 +6,69 @@ use super::float;
 use super::int8;
 use super::pack::{BLOCK, Layout};
 use super::set::InstructionSet;
+use crate::scalar::Values;
+
+/// Values of which a thread takes at least so many.
+const ALONE: usize = 1 << 16;
+
+/// Small integers in memory that is used again ([`Values`]).
+#[derive(Debug, Clone)]
+struct Small {
+    memory: Values,
+    len: usize,
+}
+
+impl Small {
+    fn any(len: usize) -> Self {
+        Small {
+            memory: Values::any(len.div_ceil(size_of::<f32>())),
+            len,
+        }
+    }
+
+    fn as_slice(&self) -> &[i8] {
+        // SAFETY: the memory holds at least `len` bytes, and every byte is an i8.
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().cast(), self.len) }
+    }
+
+    fn as_mut_slice(&mut self) -> &mut [i8] {
+        // SAFETY: as above; any four bytes are an f32 again, and the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.as_mut_ptr().cast(), self.len) }
+    }
+}
 
 /// Rows of activations, quantized, row by row.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Rows {
     rows: usize,
     cols: usize,
     /// `[rows, cols]`
-    q: Vec<i8>,
+    q: Small,
     /// `[rows, cols / 32]`
-    scale: Vec<f32>,
+    scale: Values,
     /// `scale` times the sum of the integers of each half of a block: `[rows, cols / 16]`
-    sums: Vec<f32>,
+    sums: Values,
 }
 
 /// The same in the order in which kernels read them: the groups of rows that a kernel takes at once
 /// lie together, block by block, so that all of it is one stream.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Activations {
     pub(super) rows: usize,
     pub(super) cols: usize,
+    q: Small,
+    /// For each group `[block][row]`.
+    pub(super) scale: Values,
+    /// For each group `[block][half][row]`.
+    pub(super) sums: Values,
+}
+
+impl Activations {
     /// For each group `[block][row][32]`; where the layout's groups are 8 long, rows come in pairs,
     /// `[block][pair][4][row of the pair][8]`, and an odd number of them is filled up.
-    pub(super) q: Vec<i8>,
-    /// For each group `[block][row]`.
-    pub(super) scale: Vec<f32>,
-    /// For each group `[block][half][row]`.
-    pub(super) sums: Vec<f32>,
+    pub(super) fn q(&self) -> &[i8] {
+        self.q.as_slice()
+    }
 }
 
 /// Whether rows come in pairs.
@@ -49,23 +85,24 @@ impl Rows {
         let mut out = Rows {
             rows,
             cols,
-            q: vec![0; rows * cols],
-            scale: vec![0.0; rows * blocks],
-            sums: vec![0.0; rows * 2 * blocks],
+            q: Small::any(rows * cols),
+            scale: Values::any(rows * blocks),
+            sums: Values::any(rows * 2 * blocks),
         };
         if cols == 0 {
             return out;
         }
+        let q = out.q.as_mut_slice();
         // A few rows are done before threads have woken up.
         if rows < 8 {
-            let integers = x.chunks(cols).zip(out.q.chunks_mut(cols));
+            let integers = x.chunks(cols).zip(q.chunks_mut(cols));
             let scales = out.scale.chunks_mut(blocks);
             let scales = scales.zip(out.sums.chunks_mut(2 * blocks));
             for ((x, q), (scale, sums)) in integers.zip(scales) {
                 float::quantize(set, x, q, scale, sums);
             }
         } else {
-            let integers = x.par_chunks(cols).zip(out.q.par_chunks_mut(cols));
+            let integers = x.par_chunks(cols).zip(q.par_chunks_mut(cols));
             let scales = out.scale.par_chunks_mut(blocks);
             let scales = scales.zip(out.sums.par_chunks_mut(2 * blocks));
             integers.zip(scales).for_each(|((x, q), (scale, sums))| {
@@ -75,26 +112,9 @@ impl Rows {
         out
     }
 
-    /// The rows `ids`.
-    pub(super) fn gather(&self, ids: &[u32]) -> Self {
-        fn pick<T: Copy>(from: &[T], width: usize, ids: &[u32]) -> Vec<T> {
-            let rows = ids.iter().map(|id| &from[*id as usize * width..][..width]);
-            rows.flatten().copied().collect()
-        }
-        let blocks = self.cols / BLOCK;
-        Rows {
-            rows: ids.len(),
-            cols: self.cols,
-            q: pick(&self.q, self.cols, ids),
-            scale: pick(&self.scale, blocks, ids),
-            sums: pick(&self.sums, 2 * blocks, ids),
-        }
-    }
-
-    /// The rows in the order of the set's kernels.
+    /// All rows in the order of the set's kernels.
     pub(super) fn arrange(self, set: InstructionSet) -> Activations {
-        let pairs = paired(Layout::of(set));
-        if self.rows == 1 && !pairs {
+        if self.rows == 1 && !paired(Layout::of(set)) {
             return Activations {
                 rows: 1,
                 cols: self.cols,
@@ -103,45 +123,99 @@ impl Rows {
                 sums: self.sums,
             };
         }
+        self.pick(set, self.rows, |row| row)
+    }
+
+    /// The rows `ids` in the order of the set's kernels.
+    pub(super) fn gather(&self, set: InstructionSet, ids: &[u32]) -> Activations {
+        self.pick(set, ids.len(), |row| ids[row] as usize)
+    }
+
+    fn pick(
+        &self,
+        set: InstructionSet,
+        rows: usize,
+        which: impl Fn(usize) -> usize + Sync,
+    ) -> Activations {
         let (cols, blocks) = (self.cols, self.cols / BLOCK);
+        let pairs = paired(Layout::of(set));
         let kept = if pairs {
-            self.rows.next_multiple_of(2)
+            rows.next_multiple_of(2)
         } else {
-            self.rows
+            rows
         };
         let mut out = Activations {
-            rows: self.rows,
+            rows,
             cols,
-            q: vec![0; kept * cols],
-            scale: vec![0.0; kept * blocks],
-            sums: vec![0.0; kept * 2 * blocks],
+            q: Small::any(kept * cols),
+            scale: Values::any(kept * blocks),
+            sums: Values::any(kept * 2 * blocks),
         };
-        let mut first = 0;
-        while first < self.rows {
-            let n = int8::tokens(set, self.rows - first);
-            let q = &mut out.q[first * cols..][..n * cols];
-            let scale = &mut out.scale[first * blocks..][..n * blocks];
-            let sums = &mut out.sums[first * 2 * blocks..][..n * 2 * blocks];
-            for t in 0..n.min(self.rows - first) {
-                let row = first + t;
-                for b in 0..blocks {
-                    let from = &self.q[row * cols + b * BLOCK..][..BLOCK];
-                    if pairs {
-                        let at = (b * n + t / 2 * 2) * BLOCK + t % 2 * 8;
-                        for (i, eight) in from.as_chunks::<8>().0.iter().enumerate() {
-                            q[at + 16 * i..][..8].copy_from_slice(eight);
-                        }
-                    } else {
-                        q[(b * n + t) * BLOCK..][..BLOCK].copy_from_slice(from);
-                    }
-                    scale[b * n + t] = self.scale[row * blocks + b];
-                    for half in 0..2 {
-                        sums[(2 * b + half) * n + t] = self.sums[(row * blocks + b) * 2 + half];
-                    }
+        if cols == 0 {
+            return out;
+        }
+        let one =
+            |first: usize, n: usize, (q, scale, sums): (&mut [i8], &mut [f32], &mut [f32])| {
+                for t in 0..n {
+                    // What fills a pair up is multiplied and dropped; it must only be numbers.
+                    let row = which((first + t).min(rows - 1));
+                    self.place(row, t, n, pairs, (&mut *q, &mut *scale, &mut *sums));
                 }
-            }
+            };
+        // Whole groups go to threads; what is left is less than one.
+        let size = int8::tokens(set, rows);
+        let whole = rows / size * size;
+        let (q, q_left) = out.q.as_mut_slice().split_at_mut(whole * cols);
+        let (scale, scale_left) = out.scale.split_at_mut(whole * blocks);
+        let (sums, sums_left) = out.sums.split_at_mut(whole * 2 * blocks);
+        q.par_chunks_mut(size * cols)
+            .zip(scale.par_chunks_mut(size * blocks))
+            .zip(sums.par_chunks_mut(2 * size * blocks))
+            .with_min_len(1 + ALONE / (size * cols))
+            .enumerate()
+            .for_each(|(i, ((q, scale), sums))| one(i * size, size, (q, scale, sums)));
+        let mut first = whole;
+        while first < rows {
+            let n = int8::tokens(set, rows - first);
+            let at = first - whole;
+            one(
+                first,
+                n,
+                (
+                    &mut q_left[at * cols..][..n * cols],
+                    &mut scale_left[at * blocks..][..n * blocks],
+                    &mut sums_left[2 * at * blocks..][..2 * n * blocks],
+                ),
+            );
             first += n;
         }
         out
+    }
+
+    /// Writes a row to its places, as the one with number `t` of a group of `n`.
+    fn place(
+        &self,
+        row: usize,
+        t: usize,
+        n: usize,
+        pairs: bool,
+        (q, scale, sums): (&mut [i8], &mut [f32], &mut [f32]),
+    ) {
+        let (cols, blocks) = (self.cols, self.cols / BLOCK);
+        let stored = &self.q.as_slice()[row * cols..][..cols];
+        for (b, from) in stored.as_chunks::<BLOCK>().0.iter().enumerate() {
+            if pairs {
+                let at = (b * n + t / 2 * 2) * BLOCK + t % 2 * 8;
+                for (i, eight) in from.as_chunks::<8>().0.iter().enumerate() {
+                    q[at + 16 * i..][..8].copy_from_slice(eight);
+                }
+            } else {
+                q[(b * n + t) * BLOCK..][..BLOCK].copy_from_slice(from);
+            }
+            scale[b * n + t] = self.scale[row * blocks + b];
+            for half in 0..2 {
+                sums[(2 * b + half) * n + t] = self.sums[(row * blocks + b) * 2 + half];
+            }
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! Instruction sets: which there are, which this processor has, and what they are called.
 
 use std::fmt;
-use std::str::FromStr;
 
 use crate::error::{KernelError, Result};
 
@@ -90,36 +89,44 @@ impl InstructionSet {
         Self::available().last().unwrap_or(InstructionSet::Scalar)
     }
 
+    /// The set with this name, whether or not this processor has it.
+    ///
+    /// # Errors
+    /// [`KernelError::InstructionSet`] if there is none.
+    pub fn known(name: &str) -> Result<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|set| set.name() == name)
+            .ok_or_else(|| refused(name, "is not known", Self::ALL.into_iter()))
+    }
+
     /// The set with this name.
     ///
     /// # Errors
     /// [`KernelError::InstructionSet`] if there is none, or if this processor lacks it.
     pub fn named(name: &str) -> Result<Self> {
-        let refuse = |reason: &'static str| KernelError::InstructionSet {
-            name: name.to_owned(),
-            reason,
-            available: Self::available()
-                .map(Self::name)
-                .collect::<Vec<_>>()
-                .join(", "),
-        };
-        let set = Self::ALL
-            .into_iter()
-            .find(|set| set.name() == name)
-            .ok_or_else(|| refuse("is not known"))?;
-        if set.is_available() {
-            Ok(set)
-        } else {
-            Err(refuse("is not what this processor has"))
+        let set = Self::ALL.into_iter().find(|set| set.name() == name);
+        match set {
+            Some(set) if set.is_available() => Ok(set),
+            Some(_) => Err("is not what this processor has"),
+            None => Err("is not known"),
         }
+        .map_err(|reason| refused(name, reason, Self::available()))
     }
 }
 
-impl FromStr for InstructionSet {
-    type Err = KernelError;
-
-    fn from_str(name: &str) -> Result<Self> {
-        Self::named(name)
+fn refused(
+    name: &str,
+    reason: &'static str,
+    sets: impl Iterator<Item = InstructionSet>,
+) -> KernelError {
+    KernelError::InstructionSet {
+        name: name.to_owned(),
+        reason,
+        available: sets
+            .map(InstructionSet::name)
+            .collect::<Vec<_>>()
+            .join(", "),
     }
 }
 

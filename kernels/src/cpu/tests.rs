@@ -225,6 +225,9 @@ fn attention_is_the_references_on_every_set() {
             (9, 0, Mask::Full),
             (30, 41, Mask::Causal),
             (50, 7, Mask::Full),
+            (1, 1300, Mask::Causal),
+            (30, 700, Mask::Causal),
+            (5, 600, Mask::Full),
         ] {
             let shape = AttentionShape {
                 heads,
@@ -243,12 +246,52 @@ fn attention_is_the_references_on_every_set() {
             Scalar.cache_append(&mut past, &old_k, &old_v).unwrap();
             let expected = Scalar.attention(&q, &[&past], &k, &v, shape).unwrap();
             for set in InstructionSet::available() {
-                let cpu = Cpu::new(set).unwrap();
-                let got = cpu.attention(&q, &[&past], &k, &v, shape).unwrap();
-                let error = error(&expected.values, &got.values);
+                for (format, bound) in [(CacheFormat::F32, 2e-6), (CacheFormat::F16, 1e-3)] {
+                    let cpu = Cpu::new(set).unwrap().with_cache(format);
+                    let mut past = cpu.cache(width);
+                    cpu.cache_append(&mut past, &old_k, &old_v).unwrap();
+                    let got = cpu.attention(&q, &[&past], &k, &v, shape).unwrap();
+                    let error = error(&expected.values, &got.values);
+                    assert!(
+                        error < bound,
+                        "{set}, {format:?}: {n} after {cached}, {shape:?}: {error}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn scores_of_any_size_give_weights_that_are_numbers() {
+    let shape = AttentionShape {
+        heads: 1,
+        kv_heads: 1,
+        head_dim: 8,
+        mask: Mask::Full,
+    };
+    let row = |value: f32| vec![value; 8];
+    for set in InstructionSet::available() {
+        for format in [CacheFormat::F32, CacheFormat::F16] {
+            let cpu = Cpu::new(set).unwrap().with_cache(format);
+            for n in [1, 5] {
+                // The key with the largest score comes last, after others far below it.
+                let q = cpu.upload(&row(1e4).repeat(n), 8).unwrap();
+                let (k, v) = (
+                    cpu.upload(&row(1e3).repeat(n), 8),
+                    cpu.upload(&row(2.0).repeat(n), 8),
+                );
+                let mut past = cpu.cache(8);
+                let old = cpu
+                    .upload(&[row(-1e6), row(-9.0), row(9.0)].concat(), 8)
+                    .unwrap();
+                cpu.cache_append(&mut past, &old, &old).unwrap();
+                let got = cpu
+                    .attention(&q, &[&past], &k.unwrap(), &v.unwrap(), shape)
+                    .unwrap();
                 assert!(
-                    error < 2e-6,
-                    "{set}: {n} after {cached}, {shape:?}: {error}"
+                    got.values.iter().all(|v| *v == 2.0),
+                    "{set} {format:?} {n}: {got:?}"
                 );
             }
         }

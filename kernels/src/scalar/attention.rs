@@ -20,7 +20,7 @@ pub(super) fn attention(
         mask,
     } = shape;
     let width = kv_heads * head_dim;
-    check(q, past, k, v, shape)?;
+    check(q, past.iter().map(|c| c.width), k, v, shape)?;
 
     // Runs of keys and values in order; the last one is the queries' own block.
     let mut runs: Vec<(&[f32], &[f32])> =
@@ -61,10 +61,10 @@ pub(super) fn attention(
     Ok(out)
 }
 
-/// Refuses operands that do not fit each other.
+/// Refuses operands that do not fit each other; `past` are the widths of the caches.
 pub(crate) fn check(
     q: &Matrix,
-    past: &[&KeysValues],
+    past: impl Iterator<Item = usize>,
     k: &Matrix,
     v: &Matrix,
     shape: AttentionShape,
@@ -92,7 +92,7 @@ pub(crate) fn check(
         same("attention", "the rows of k", k.rows, q.rows)?;
     }
     for cache in past {
-        same("attention", "the width of the cache", cache.width, width)?;
+        same("attention", "the width of the cache", cache, width)?;
     }
     Ok(())
 }

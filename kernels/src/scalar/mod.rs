@@ -20,7 +20,7 @@ mod values;
 
 use bytes::Bytes;
 pub use half::HalfMatrix;
-use values::Values;
+pub(crate) use values::Values;
 
 use crate::blocks::decode_row;
 use crate::device::{
@@ -99,13 +99,8 @@ pub struct KeysValues {
 }
 
 impl KeysValues {
-    pub(crate) fn tokens(&self) -> usize {
+    fn tokens(&self) -> usize {
         self.keys.len() / self.width.max(1)
-    }
-
-    /// All keys and all values.
-    pub(crate) fn slices(&self) -> (&[f32], &[f32]) {
-        (&self.keys, &self.values)
     }
 }
 
@@ -145,6 +140,10 @@ impl Device for Scalar {
             row_bytes,
             bytes: data.bytes,
         })
+    }
+
+    fn shares_bytes(&self, _: &Stored) -> bool {
+        true
     }
 
     fn weight_shape(&self, weight: &Stored) -> (usize, usize) {

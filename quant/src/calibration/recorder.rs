@@ -144,6 +144,10 @@ impl<D: Device> Device for Recorder<D> {
         })
     }
 
+    fn shares_bytes(&self, weight: &Self::Weight) -> bool {
+        self.inner.shares_bytes(&weight.inner)
+    }
+
     fn weight_shape(&self, weight: &Self::Weight) -> (usize, usize) {
         self.inner.weight_shape(&weight.inner)
     }

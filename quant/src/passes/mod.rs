@@ -4,6 +4,7 @@ use crate::calibration::Calibration;
 use crate::error::Result;
 use crate::plan::Plan;
 
+pub mod budget;
 pub mod depth;
 pub mod experts;
 pub mod precision;

@@ -39,9 +39,9 @@ pub fn page(name: &str, report: &Report) -> String {
     }
     if !report.fell_back.is_empty() {
         let names: Vec<String> = report.fell_back.iter().map(|n| escape(n)).collect();
-        let _ = write!(
+        let _ = writeln!(
             out,
-            "<h2>F16 instead</h2>\n<p>Their rows are no multiple of the asked type's blocks: {}.</p>\n",
+            "<h2>F16 instead</h2>\n<p>Their rows are no multiple of the asked type's blocks: {}.</p>",
             names.join(", ")
         );
     }
@@ -84,12 +84,12 @@ fn passes(out: &mut String, passes: &[Cost]) {
 
 fn against_source(out: &mut String, m: &Measures) {
     let mean = m.pictures.iter().sum::<f64>() / m.pictures.len().max(1) as f64;
-    let _ = write!(
+    let _ = writeln!(
         out,
         "<h2>Against the source</h2>\n<p>On {} scenes that the calibration has not seen.</p>\n\
          <table><tr><td>Kullback-Leibler divergence of the logits, {} tokens<td>{:.5} nats</tr>\n\
          <tr><td>both find the same token likeliest<td>{:.1} %</tr>\n\
-         <tr><td>mean PSNR of drawings from equal noise, {} steps<td>{mean:.1} dB</tr></table>\n",
+         <tr><td>mean PSNR of drawings from equal noise, {} steps<td>{mean:.1} dB</tr></table>",
         m.scenes,
         m.tokens,
         m.divergence,

@@ -19,6 +19,7 @@ use crate::error::{AgentError, Result};
 use crate::link::{Connection, Incoming, Link};
 use crate::message::{State, Status, json, rfc3339};
 use crate::outbox::Outbox;
+use crate::security::Security;
 use crate::slot::Slot;
 use crate::topic::Topics;
 use crate::trigger::When;
@@ -62,6 +63,7 @@ impl Agent {
         })?;
         let outbox = Arc::new(Outbox::open(&state.join(OUTBOX), config.outbox.max_bytes)?);
         let topics = Topics::new(&config.device.name);
+        let security = Security::load(&config.broker, folder)?;
 
         let mut slots = HashMap::new();
         let mut threads = Vec::new();
@@ -105,7 +107,7 @@ impl Agent {
         };
         let link = Link {
             client_id: config.device.name.clone(),
-            address: config.broker.address()?,
+            security,
             status_topic: topics.status(),
             will: json(&will),
             online: Box::new(move || {

@@ -10,7 +10,7 @@
 //! - [`message`]: the payloads on the wire; [`topic`]: their topics; [`command`]: what is asked over
 //!   MQTT, checked.
 //! - [`outbox`]: messages on disk until the broker has them.
-//! - [`link`]: the one task that talks to the broker.
+//! - [`link`]: the one task that talks to the broker; [`security`]: certificates, keys, passwords.
 //! - [`worker`]: the one thread that computes.
 //! - [`agent`](mod@agent): [`Agent`], all of it wired together.
 //! - [`error`]: what is refused.
@@ -27,6 +27,7 @@ pub mod frame;
 pub mod link;
 pub mod message;
 pub mod outbox;
+pub mod security;
 pub mod slot;
 pub mod topic;
 pub mod trigger;

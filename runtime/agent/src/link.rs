@@ -9,16 +9,17 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{ConnectProperties, LastWill, Packet, Publish, PublishProperties};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
+use rumqttc::{Outgoing, TlsConfiguration, Transport};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::command::{Envelope, LARGEST_COMMAND};
 use crate::config::BrokerAddress;
 use crate::outbox::{Header, Message, Outbox};
+use crate::security::Security;
 
 /// Silence after which the broker is asked whether it is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -54,7 +55,7 @@ pub struct Incoming {
 /// What the task needs.
 pub(crate) struct Link {
     pub(crate) client_id: String,
-    pub(crate) address: BrokerAddress,
+    pub(crate) security: Security,
     pub(crate) status_topic: String,
     pub(crate) will: Vec<u8>,
     pub(crate) online: Box<dyn Fn() -> Vec<u8> + Send>,
@@ -96,7 +97,20 @@ impl Link {
     }
 
     fn options(&self) -> MqttOptions {
-        let mut options = MqttOptions::new(&self.client_id, &self.address.host, self.address.port);
+        let Security {
+            address,
+            tls,
+            credentials,
+        } = &self.security;
+        let mut options = MqttOptions::new(&self.client_id, &address.host, address.port);
+        if let Some(tls) = tls {
+            options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(
+                Arc::clone(tls),
+            )));
+        }
+        if let Some((user, password)) = credentials {
+            options.set_credentials(user, password);
+        }
         options.set_keep_alive(KEEP_ALIVE);
         options.set_clean_start(false);
         let mut properties = ConnectProperties::new();
@@ -115,7 +129,7 @@ impl Link {
     }
 
     fn explain(&self, e: &ConnectionError) -> String {
-        let BrokerAddress { host, port } = &self.address;
+        let BrokerAddress { host, port, .. } = &self.security.address;
         match e {
             ConnectionError::ConnectionRefused(code) => {
                 format!("the broker at {host}:{port} refuses this device: {code:?}")
@@ -185,7 +199,9 @@ impl Link {
                 }
                 session.status(&self.status_topic, (self.online)());
                 self.connection.send_replace(Connection::Up);
-                tracing::info!("connected to {}:{}", self.address.host, self.address.port);
+                let BrokerAddress { host, port, tls } = &self.security.address;
+                let how = if *tls { "encrypted" } else { "not encrypted" };
+                tracing::info!("connected to {host}:{port}, {how}");
             }
             Event::Incoming(Packet::Publish(publish)) => (self.incoming)(incoming(publish)),
             Event::Incoming(Packet::PubAck(ack)) => {

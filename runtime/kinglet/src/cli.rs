@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 /// A camera on a small board, understood and drawn from on the device, over MQTT.
 ///
 /// Exit codes: 0 done, 1 it could not be done (one line on standard error), 2 wrong usage.
-/// KINGLET_KERNELS, KINGLET_MODEL and KINGLET_LOG (error, warn, info, debug) are read.
+/// KINGLET_KERNELS, KINGLET_THREADS, KINGLET_MODEL and KINGLET_LOG (error, warn, info, debug) are read.
 #[derive(Debug, Parser)]
 #[command(name = "kinglet", version)]
 pub(crate) struct Cli {
@@ -137,14 +137,19 @@ pub(crate) struct CompressArgs {
     #[arg(short, long, value_name = "OUT.gguf")]
     pub(crate) output: PathBuf,
     /// What is to be done.
-    #[arg(long, value_name = "R.toml")]
-    pub(crate) recipe: PathBuf,
+    #[arg(long, value_name = "R.toml", required_unless_present = "pack")]
+    pub(crate) recipe: Option<PathBuf>,
+    /// Store the weights in the order of one instruction set's kernels, so that loading is mapping:
+    /// a name that KINGLET_KERNELS takes, or `native`. Other machines refuse the file. Without a
+    /// recipe a GGUF file is packed as it is.
+    #[arg(long, value_name = "TARGET")]
+    pub(crate) pack: Option<String>,
     /// Compare the result with its source on so many scenes; both models are run. Left out: 4 if the
     /// recipe runs the source anyway, else none.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", requires = "recipe")]
     pub(crate) measure: Option<usize>,
     /// A page about what was done.
-    #[arg(long, value_name = "FILE.html")]
+    #[arg(long, value_name = "FILE.html", requires = "recipe")]
     pub(crate) report: Option<PathBuf>,
 }
 

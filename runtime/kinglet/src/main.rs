@@ -21,7 +21,8 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
-    match commands::run(&cli) {
+    let threads = kinglet_kernels::cpu::threads::start().map_err(failure::Failure::from);
+    match threads.and_then(|()| commands::run(&cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("kinglet: {failure}");

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kinglet_agent::ModelInfo;
 use kinglet_kernels::Cpu;
+use kinglet_kernels::cpu::CacheFormat;
 use kinglet_model::{Model, Source};
 use sha2::{Digest, Sha256};
 
@@ -24,9 +25,17 @@ pub(crate) fn open(path: Option<&Path>) -> Outcome<Source> {
     })
 }
 
-/// Loads a model onto the device of this machine.
+/// Loads a model onto the device of this machine. Where weights are quantized, keys and values need not
+/// be exact either.
 pub(crate) fn load(source: &Source) -> Outcome<Arc<Model<Cpu>>> {
-    Ok(Model::load(source, Cpu::from_environment()?)?)
+    let format = source.stored("blk.0.attn_q.weight")?.format;
+    let cache = if format.block_values() > 1 {
+        CacheFormat::F16
+    } else {
+        CacheFormat::F32
+    };
+    let device = Cpu::from_environment()?.with_cache(cache);
+    Ok(Model::load(source, device)?)
 }
 
 /// Name and hash of a model, as events carry them.

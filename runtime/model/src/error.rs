@@ -61,6 +61,16 @@ pub enum ModelError {
         /// Its element type.
         kind: String,
     },
+    /// A container that was packed for other kernels.
+    #[error("{source_name} is packed for \"{layout}\"; {here}")]
+    Packed {
+        /// The file.
+        source_name: String,
+        /// The order of its weights.
+        layout: String,
+        /// What this machine, or what was asked for, needs instead.
+        here: String,
+    },
     /// A tensor that the configuration implies is not there.
     #[error("{source_name}: tensor \"{tensor}\" is missing")]
     MissingTensor {

@@ -68,7 +68,7 @@ impl<D: Device> Sparse<D> {
         };
         let shared = format!("{}.weight", name("ffn_gate_shexp"));
         let shared = if loader.has(&shared) {
-            let inner = loader.source.tensor(&shared)?.shape.first().copied();
+            let inner = loader.source.stored(&shared)?.shape.first().copied();
             let names = ["ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp"].map(&name);
             let gate = loader.linear_without_bias(&name("ffn_gate_inp_shexp"), 1, hidden)?;
             Some((

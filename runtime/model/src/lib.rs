@@ -7,7 +7,7 @@
 //! - [`source`]: [`Source`], tensors by GGUF name, whatever file they lie in.
 //! - [`tokenizer`]: text to token ids and back; the four special tokens.
 //! - [`picture`]: decoding, resizing exactly as the reference does, normalising, patches.
-//! - [`linear`]: weights on a device.
+//! - [`linear`]: weights on a device; [`packed`]: weights that were stored in a device's own order.
 //! - [`vision`], [`language`], [`latent`], [`autoencoder`]: the four parts of the network.
 //! - [`model`]: [`Model`], all of it on one device.
 //! - [`context`]: [`Context`], a KV cache that only grows: push text and pictures, write text, fork.
@@ -32,6 +32,7 @@ pub mod metadata;
 pub mod model;
 pub mod names;
 pub mod observe;
+pub mod packed;
 pub mod picture;
 pub mod preview;
 pub mod recipes;

@@ -1,9 +1,10 @@
 //! Weights on a device: loading them by name, checked against the configuration.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use kinglet_container::TensorType;
+use kinglet_container::bytes_source::give_back;
 use kinglet_kernels::{Device, Format, KernelError, Role, WeightData};
 
 use crate::error::{ModelError, Result};
@@ -23,7 +24,7 @@ pub struct Loader<'a, D: Device> {
 /// What is wrong with a checkpoint, tensor by tensor.
 #[derive(Default)]
 pub struct Audit {
-    used: RefCell<BTreeSet<String>>,
+    used: RefCell<BTreeMap<String, Role>>,
     problems: RefCell<Vec<ModelError>>,
 }
 
@@ -32,7 +33,11 @@ impl Audit {
     pub fn finish(self, source: &Source) -> Vec<ModelError> {
         let used = self.used.into_inner();
         let mut problems = self.problems.into_inner();
-        for name in source.tensors.keys().filter(|name| !used.contains(*name)) {
+        for name in source
+            .tensors
+            .keys()
+            .filter(|name| !used.contains_key(*name))
+        {
             // Stored by the adapted code even where there is no shared expert.
             if name.contains(".ffn_gate_inp_shexp") {
                 continue;
@@ -43,6 +48,11 @@ impl Audit {
             });
         }
         problems
+    }
+
+    /// What each tensor that was asked for is for.
+    pub(crate) fn roles(self) -> BTreeMap<String, Role> {
+        self.used.into_inner()
     }
 
     pub(crate) fn problem(&self, e: ModelError) {
@@ -69,7 +79,7 @@ impl<D: Device> Loader<'_, D> {
         let Some(audit) = self.audit else {
             return self.checked(name, shape, role);
         };
-        audit.used.borrow_mut().insert(name.to_owned());
+        audit.used.borrow_mut().insert(name.to_owned(), role);
         self.checked(name, shape, role).or_else(|e| {
             audit.problem(e);
             Ok(self.device.weight(WeightData {
@@ -83,24 +93,39 @@ impl<D: Device> Loader<'_, D> {
     }
 
     fn checked(&self, name: &str, shape: &[usize], role: Role) -> Result<D::Weight> {
-        let tensor = self.source.tensor(name)?;
-        if tensor.shape != shape {
+        let stored = self.source.stored(name)?;
+        if stored.shape != shape {
             return Err(self.wrong_shape(name, shape));
         }
-        let format = self.format(name, tensor.kind)?;
         // A vector is one row; a convolution's kernel [out, in, h, w] is `out` rows.
         let (rows, cols) = match shape {
             [] => (1, 1),
             [len] => (1, *len),
             [rows, rest @ ..] => (*rows, rest.iter().product()),
         };
-        Ok(self.device.weight(WeightData {
+        let data = WeightData {
             role,
-            format,
+            format: stored.format,
             rows,
             cols,
-            bytes: tensor.bytes.clone(),
-        })?)
+            bytes: stored.bytes.clone(),
+        };
+        self.take(data, stored.packed)
+    }
+
+    /// Hands a weight to the device. If that made a copy in an order of its own, the pages that the
+    /// stored bytes were read from are given back: no weight is in memory twice.
+    fn take(&self, data: WeightData, packed: bool) -> Result<D::Weight> {
+        let bytes = data.bytes.clone();
+        let weight = if packed {
+            self.device.packed_weight(data)?
+        } else {
+            self.device.weight(data)?
+        };
+        if !self.device.shares_bytes(&weight) {
+            give_back(&bytes);
+        }
+        Ok(weight)
     }
 
     /// `name.weight` of `[outputs, inputs]` with `name.bias`.
@@ -159,50 +184,43 @@ impl<D: Device> Loader<'_, D> {
         if !self.has(&joined) {
             let one = |e| {
                 let name = format!("{name}.{e}.weight");
-                let shape = fill(&self.source.tensor(&name)?.shape);
+                let shape = fill(self.source.stored(&name)?.shape);
                 self.weight(&name, &shape, Role::Matrix)
             };
             return (0..count).map(one).collect();
         }
         if let Some(audit) = self.audit {
-            audit.used.borrow_mut().insert(joined.clone());
+            let mut used = audit.used.borrow_mut();
+            used.insert(joined.clone(), Role::Matrix);
         }
-        let tensor = self.source.tensor(&joined)?;
-        let [experts, inner @ ..] = &tensor.shape[..] else {
+        let stored = self.source.stored(&joined)?;
+        let [experts, inner @ ..] = stored.shape else {
             return Err(self.wrong_shape(&joined, &[count, rows, cols]));
         };
         let [r, c] = fill(inner);
-        if tensor.shape != [count, r, c] || *experts == 0 {
+        if stored.shape != [count, r, c] || *experts == 0 {
             return Err(self.wrong_shape(&joined, &[count, r, c]));
         }
-        let format = self.format(&joined, tensor.kind)?;
-        let len = tensor.bytes.len() / count;
+        let len = stored.bytes.len() / count;
         let one = |e: usize| {
-            Ok(self.device.weight(WeightData {
+            let data = WeightData {
                 role: Role::Matrix,
-                format,
+                format: stored.format,
                 rows: r,
                 cols: c,
-                bytes: tensor.bytes.slice(e * len..(e + 1) * len),
-            })?)
+                bytes: stored.bytes.slice(e * len..(e + 1) * len),
+            };
+            self.take(data, stored.packed)
         };
         (0..count).map(one).collect()
     }
 
-    fn format(&self, name: &str, kind: TensorType) -> Result<Format> {
-        format_of(kind).ok_or_else(|| ModelError::TensorType {
-            source_name: self.source.name.clone(),
-            tensor: name.to_owned(),
-            kind: kind.to_string(),
-        })
-    }
-
     fn wrong_shape(&self, name: &str, expected: &[usize]) -> ModelError {
-        let stored = self.source.tensors.get(name);
+        let stored = self.source.stored(name);
         ModelError::TensorShape {
             source_name: self.source.name.clone(),
             tensor: name.to_owned(),
-            got: stored.map(|t| t.shape.clone()).unwrap_or_default(),
+            got: stored.map(|t| t.shape.to_vec()).unwrap_or_default(),
             expected: expected.to_vec(),
         }
     }

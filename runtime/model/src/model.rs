@@ -1,8 +1,9 @@
 //! All parts of a model on one device.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kinglet_kernels::Device;
+use kinglet_kernels::{Device, Role};
 
 use crate::autoencoder::Autoencoder;
 use crate::config::Config;
@@ -39,6 +40,7 @@ impl<D: Device> Model<D> {
     /// # Errors
     /// [`crate::ModelError`] naming the first thing that does not fit.
     pub fn load(source: &Source, device: D) -> Result<Arc<Self>> {
+        Self::fits(source, &device)?;
         let loader = Loader {
             device: &device,
             source,
@@ -58,11 +60,43 @@ impl<D: Device> Model<D> {
 
     /// Everything that is wrong with a checkpoint, not only the first. Weights are not read.
     pub fn audit(source: &Source, device: &D) -> Vec<ModelError> {
+        if let Err(e) = Self::fits(source, device) {
+            return vec![e];
+        }
         let audit = Audit::default();
+        Self::load_for(&audit, source, device);
+        audit.finish(source)
+    }
+
+    /// What every tensor of a sound checkpoint is for.
+    pub fn roles(source: &Source, device: &D) -> BTreeMap<String, Role> {
+        let audit = Audit::default();
+        Self::load_for(&audit, source, device);
+        audit.roles()
+    }
+
+    /// Whether the container is packed for another device.
+    fn fits(source: &Source, device: &D) -> Result<()> {
+        match (&source.packed, device.layout()) {
+            (Some(packed), layout) if layout != Some(&packed.layout) => Err(ModelError::Packed {
+                source_name: source.name.clone(),
+                layout: packed.layout.clone(),
+                here: match layout {
+                    Some(layout) => format!(
+                        "this machine's kernels read \"{layout}\": use the container that it was made of, or pack that one here"
+                    ),
+                    None => "this device reads no packed weights".to_owned(),
+                },
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn load_for(audit: &Audit, source: &Source, device: &D) {
         let loader = Loader {
             device,
             source,
-            audit: Some(&audit),
+            audit: Some(audit),
         };
         let config = &source.config;
         let parts = [
@@ -75,7 +109,6 @@ impl<D: Device> Model<D> {
         for e in parts.into_iter().filter_map(Result::err) {
             audit.problem(e);
         }
-        audit.finish(source)
     }
 
     /// An empty context.

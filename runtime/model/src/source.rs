@@ -6,10 +6,12 @@ use std::path::Path;
 use bytes::Bytes;
 use kinglet_container::Tensor;
 use kinglet_container::gguf::Gguf;
+use kinglet_kernels::Format;
 use kinglet_kernels::blocks::decode_row;
 
 use crate::error::{ModelError, Result};
 use crate::linear::format_of;
+use crate::packed::Packed;
 use crate::tokenizer::Tokenizer;
 use crate::{Config, directory, metadata};
 
@@ -27,6 +29,21 @@ pub struct Source {
     pub tensors: BTreeMap<String, Tensor>,
     /// Values that are not in the checkpoint and were taken from the release's scripts.
     pub defaults: Vec<String>,
+    /// Which tensors lie in the order of one instruction set's kernels.
+    pub packed: Option<Packed>,
+}
+
+/// What a tensor is, whether or not it is packed.
+#[derive(Debug, Clone, Copy)]
+pub struct Stored<'a> {
+    /// The values' format.
+    pub format: Format,
+    /// Sizes, outermost first.
+    pub shape: &'a [usize],
+    /// Its bytes.
+    pub bytes: &'a Bytes,
+    /// The bytes are tiles in the order that [`Packed::layout`] names.
+    pub packed: bool,
 }
 
 impl Source {
@@ -53,11 +70,13 @@ impl Source {
     fn from_gguf(gguf: Gguf) -> Result<Self> {
         let config = metadata::read(&gguf)?;
         let tokenizer = gguf.require(metadata::TOKENIZER, "a string", |v| v.as_str())?;
+        let tensors = gguf.tensors().iter().cloned().collect();
         Ok(Source {
             name: gguf.name().to_owned(),
             config,
             tokenizer: tokenizer.to_owned(),
-            tensors: gguf.tensors().iter().cloned().collect(),
+            packed: Packed::read(&gguf, &tensors)?,
+            tensors,
             defaults: Vec::new(),
         })
     }
@@ -73,8 +92,9 @@ impl Source {
     /// Reads every weight and names those that are no numbers, at most one for each tensor.
     ///
     /// # Errors
-    /// [`ModelError::Kernel`] if a tensor's bytes do not fit its shape.
+    /// [`ModelError::Kernel`] if a tensor's bytes do not fit its shape, [`ModelError::Packed`].
     pub fn not_finite(&self) -> Result<Vec<ModelError>> {
+        self.unpacked()?;
         let mut problems = Vec::new();
         for (name, tensor) in &self.tensors {
             let Some(format) = format_of(tensor.kind) else {
@@ -97,6 +117,47 @@ impl Source {
             }
         }
         Ok(problems)
+    }
+
+    /// The tensor `name`, and what it is if it is packed.
+    ///
+    /// # Errors
+    /// [`ModelError::MissingTensor`], [`ModelError::TensorType`].
+    pub fn stored(&self, name: &str) -> Result<Stored<'_>> {
+        let tensor = self.tensor(name)?;
+        let packed = self.packed.as_ref().and_then(|p| p.tensors.get(name));
+        let (format, shape) = match packed {
+            Some((format, shape)) => (*format, &shape[..]),
+            None => {
+                let format = format_of(tensor.kind).ok_or_else(|| ModelError::TensorType {
+                    source_name: self.name.clone(),
+                    tensor: name.to_owned(),
+                    kind: tensor.kind.to_string(),
+                })?;
+                (format, &tensor.shape[..])
+            }
+        };
+        Ok(Stored {
+            format,
+            shape,
+            bytes: &tensor.bytes,
+            packed: packed.is_some(),
+        })
+    }
+
+    /// Refuses a packed container for what needs the weights in their own order.
+    ///
+    /// # Errors
+    /// [`ModelError::Packed`].
+    pub fn unpacked(&self) -> Result<&Self> {
+        match &self.packed {
+            None => Ok(self),
+            Some(packed) => Err(ModelError::Packed {
+                source_name: self.name.clone(),
+                layout: packed.layout.clone(),
+                here: "this needs the container that it was made of".to_owned(),
+            }),
+        }
     }
 
     /// The tensor `name`.

@@ -43,13 +43,13 @@ impl Row {
         };
         let peer = match (&self.peer, self.theirs, self.ratio) {
             (Some(peer), Some(theirs), Some(ratio)) => format!(
-                "{peer} {}: {theirs:7.1}, ratio {ratio:.2}",
+                "{peer} {}: {theirs:8.4}, ratio {ratio:.2}",
                 self.peer_config.as_deref().unwrap_or_default()
             ),
             _ => "no peer".to_owned(),
         };
         println!(
-            "{:32} {:5} {:>8.1} {}  {}  {peer}",
+            "{:32} {:5} {:>9.4} {}  {}  {peer}",
             self.work,
             self.format,
             self.ours,

@@ -54,7 +54,7 @@ impl<'a> View<'a> {
                 first += n;
             }
         }
-        let sums = if halves { &a.sums } else { &block_sums };
+        let sums: &[f32] = if halves { &a.sums } else { &block_sums };
         let corrections = match bias {
             0.0 => vec![0.0; a.sums.len() / if halves { 1 } else { 2 }],
             bias => sums.iter().map(|s| -bias * s).collect(),
@@ -75,13 +75,13 @@ impl<'a> View<'a> {
     fn from(&self, first: usize) -> Pointers {
         let blocks = self.a.cols / BLOCK;
         let runs = if self.halves { 2 * blocks } else { blocks };
-        let sums = if self.halves {
+        let sums: &[f32] = if self.halves {
             &self.a.sums
         } else {
             &self.block_sums
         };
         Pointers {
-            q: self.a.q[first * self.a.cols..].as_ptr(),
+            q: self.a.q()[first * self.a.cols..].as_ptr(),
             scale: self.a.scale[first * blocks..].as_ptr(),
             corrections: self.corrections[first * runs..].as_ptr(),
             // Not there where no kernel reads them.

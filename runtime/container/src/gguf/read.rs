@@ -149,7 +149,7 @@ fn parse(bytes: &Bytes) -> std::result::Result<Parsed, Refusal> {
     Ok((metadata, tensors))
 }
 
-fn alignment(metadata: &[(String, Value)]) -> std::result::Result<u64, Refusal> {
+pub(super) fn alignment(metadata: &[(String, Value)]) -> std::result::Result<u64, Refusal> {
     let Some((_, value)) = metadata.iter().find(|(k, _)| k == "general.alignment") else {
         return Ok(DEFAULT_ALIGNMENT);
     };

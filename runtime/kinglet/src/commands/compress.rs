@@ -1,7 +1,11 @@
-//! `kinglet compress`: make a smaller container of a checkpoint.
+//! `kinglet compress`: make a smaller container of a checkpoint, or one that loads at once.
 
+use std::path::{Path, PathBuf};
+
+use kinglet_kernels::InstructionSet;
 use kinglet_model::Source;
-use kinglet_quant::{Options, Recipe, Work, compress, report};
+use kinglet_quant::pack::{pack, target};
+use kinglet_quant::{Options, Recipe, Report, Work, compress, report};
 use serde_json::json;
 
 use crate::bar::Bar;
@@ -9,22 +13,68 @@ use crate::cli::{Cli, CompressArgs};
 use crate::failure::{Failure, Outcome};
 
 pub(crate) fn run(cli: &Cli, args: &CompressArgs) -> Outcome {
+    let set = args.pack.as_deref().map(target).transpose()?;
+    let (report, packed) = match (&args.recipe, set) {
+        (Some(recipe), None) => (Some(compressed(args, recipe, &args.output)?), None),
+        (Some(recipe), Some(set)) => {
+            let beside = Beside::of(&args.output);
+            let report = compressed(args, recipe, &beside.0)?;
+            (Some(report), Some(packed(&beside.0, set, &args.output)?))
+        }
+        (None, Some(set)) => (None, Some(packed(&args.checkpoint, set, &args.output)?)),
+        (None, None) => return Err(Failure::new("--recipe or --pack is needed")),
+    };
+    let mut text = args.output.display().to_string();
+    if let Some(report) = &report {
+        text += &format!(
+            ": {} tensors, {:.1} of {:.1} MB, {:.2} bits a weight, largest error {:.1e} ({})",
+            report.tensors,
+            report.bytes as f64 / 1e6,
+            report.source_bytes as f64 / 1e6,
+            report.bits_per_weight,
+            report.largest_error.0,
+            report.largest_error.1,
+        );
+        if let Some(m) = &report.measures {
+            text += &format!(
+                "\nagainst its source on {} scenes: {:.1} % of tokens agree, divergence {:.4}, \
+                 pictures {:.1} dB",
+                m.scenes,
+                100.0 * m.agreement,
+                m.divergence,
+                m.pictures.iter().sum::<f64>() / m.pictures.len().max(1) as f64,
+            );
+        }
+    }
+    if let (Some((tensors, bytes)), Some(set)) = (packed, set) {
+        text += &format!(
+            ": {tensors} tensors packed for {set}, {:.1} MB",
+            bytes as f64 / 1e6
+        );
+    }
+    let packed = packed.map(|(tensors, bytes)| json!({ "tensors": tensors, "bytes": bytes }));
+    super::print(
+        cli.json,
+        &json!({ "output": args.output, "report": report, "packed": packed }),
+        &text,
+    )
+}
+
+fn compressed(args: &CompressArgs, recipe: &Path, to: &Path) -> Outcome<Report> {
     let refuse =
-        |e: &dyn std::fmt::Display| Failure::new(format_args!("{}: {e}", args.recipe.display()));
-    let text = std::fs::read_to_string(&args.recipe).map_err(|e| refuse(&e))?;
+        |e: &dyn std::fmt::Display| Failure::new(format_args!("{}: {e}", recipe.display()));
+    let text = std::fs::read_to_string(recipe).map_err(|e| refuse(&e))?;
     let recipe = Recipe::parse(&text).map_err(|e| refuse(&e))?;
     let source = Source::open(&args.checkpoint)?;
-    let options = Options {
-        measure: args
-            .measure
-            .unwrap_or(if recipe.calibrates() { 4 } else { 0 }),
-    };
+    let measure = args
+        .measure
+        .unwrap_or(if recipe.calibrates() { 4 } else { 0 });
     let mut bar = None;
     let report = compress(
         &source,
         &recipe,
-        &args.output,
-        &options,
+        to,
+        &Options { measure },
         &mut |work, done, all| {
             let what = match work {
                 Work::Calibrating => "calibrating",
@@ -39,7 +89,6 @@ pub(crate) fn run(cli: &Cli, args: &CompressArgs) -> Outcome {
             bar.show(done, all);
         },
     )?;
-    drop(bar);
     if let Some(path) = &args.report {
         let name = args
             .output
@@ -49,30 +98,28 @@ pub(crate) fn run(cli: &Cli, args: &CompressArgs) -> Outcome {
         std::fs::write(path, report::page(&name, &report))
             .map_err(|e| Failure::new(format_args!("{}: {e}", path.display())))?;
     }
-    let text = format!(
-        "{}: {} tensors, {:.1} of {:.1} MB, {:.2} bits a weight, largest error {:.1e} ({})",
-        args.output.display(),
-        report.tensors,
-        report.bytes as f64 / 1e6,
-        report.source_bytes as f64 / 1e6,
-        report.bits_per_weight,
-        report.largest_error.0,
-        report.largest_error.1,
-    );
-    let text = match &report.measures {
-        None => text,
-        Some(m) => format!(
-            "{text}\nagainst its source on {} scenes: {:.1} % of tokens agree, divergence {:.4}, \
-             pictures {:.1} dB",
-            m.scenes,
-            100.0 * m.agreement,
-            m.divergence,
-            m.pictures.iter().sum::<f64>() / m.pictures.len().max(1) as f64,
-        ),
-    };
-    super::print(
-        cli.json,
-        &json!({ "output": args.output, "report": report }),
-        &text,
-    )
+    Ok(report)
+}
+
+fn packed(from: &Path, set: InstructionSet, to: &Path) -> Outcome<(usize, usize)> {
+    let mut bar = Bar::new("packing");
+    Ok(pack(from, set, to, &mut |done, all| bar.show(done, all))?)
+}
+
+/// The container before it is packed; removed in the end.
+struct Beside(PathBuf);
+
+impl Beside {
+    fn of(output: &Path) -> Self {
+        let mut name = output.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{}.unpacked.tmp", std::process::id()));
+        Beside(output.with_file_name(name))
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        // It may never have come to be.
+        let _ = std::fs::remove_file(&self.0);
+    }
 }

@@ -113,6 +113,7 @@ fn configuration(url: &str, ask: &str) -> Config {
         broker: BrokerConfig {
             url: url.to_owned(),
             allow_insecure: false,
+            ..BrokerConfig::default()
         },
         model: ModelConfig::default(),
         outbox: OutboxConfig::default(),

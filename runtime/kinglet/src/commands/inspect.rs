@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use kinglet_kernels::Scalar;
+use kinglet_kernels::{Cpu, Scalar};
 use kinglet_model::Model;
 use kinglet_model::config::{LayerConfig, Part};
 use serde_json::json;
@@ -15,7 +15,10 @@ use crate::model;
 
 pub(crate) fn run(cli: &Cli, args: &InspectArgs) -> Outcome {
     let source = model::open(args.file.as_deref().or(cli.model.as_deref()))?;
-    let mut problems = Model::audit(&source, &Scalar);
+    let mut problems = match source.packed {
+        None => Model::audit(&source, &Scalar),
+        Some(_) => Model::audit(&source, &Cpu::from_environment()?),
+    };
     if args.deep {
         problems.extend(source.not_finite()?);
     }
@@ -40,9 +43,9 @@ pub(crate) fn run(cli: &Cli, args: &InspectArgs) -> Outcome {
 
     let mut types: BTreeMap<String, usize> = BTreeMap::new();
     let (mut parameters, mut bytes) = (0, 0);
-    for tensor in source.tensors.values() {
+    for (name, tensor) in &source.tensors {
         *types.entry(tensor.kind.to_string()).or_default() += 1;
-        parameters += tensor.values();
+        parameters += source.stored(name)?.shape.iter().product::<usize>();
         bytes += tensor.bytes.len();
     }
     let c = &source.config;
@@ -61,6 +64,12 @@ pub(crate) fn run(cli: &Cli, args: &InspectArgs) -> Outcome {
             bytes as f64 / 1e6
         ),
     );
+    if let Some(packed) = &source.packed {
+        line(
+            "packed",
+            format!("{} tensors for {}", packed.tensors.len(), packed.layout),
+        );
+    }
     line(
         "parameters",
         format!("{:.2} million", parameters as f64 / 1e6),
@@ -119,6 +128,7 @@ pub(crate) fn run(cli: &Cli, args: &InspectArgs) -> Outcome {
         "types": types,
         "parameters": parameters,
         "bytes": bytes,
+        "layout": source.packed.as_ref().map(|packed| &packed.layout),
         "sound": true,
         "defaults": source.defaults,
     });

@@ -99,7 +99,7 @@ impl<D: Device> Conv<D> {
 }
 
 fn outputs(source: &Source, tensor: &str) -> Result<usize> {
-    Ok(source.tensor(tensor)?.shape.first().copied().unwrap_or(0))
+    Ok(source.stored(tensor)?.shape.first().copied().unwrap_or(0))
 }
 
 pub(super) struct ResnetBlock<D: Device> {

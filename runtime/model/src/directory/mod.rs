@@ -98,6 +98,7 @@ pub fn open(directory: &Path) -> Result<Source> {
         tokenizer: text(directory, "tokenizer.json")?,
         tensors,
         defaults,
+        packed: None,
     })
 }
 

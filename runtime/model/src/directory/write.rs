@@ -32,6 +32,7 @@ pub fn write(source: &Source, directory: &Path) -> Result<()> {
 }
 
 fn fill(source: &Source, folder: &Path) -> Result<()> {
+    source.unpacked()?;
     let (mut ema, mut ae) = (Vec::new(), Vec::new());
     for (name, tensor) in &source.tensors {
         if let Some(original) = name.strip_prefix(names::AUTOENCODER_PREFIX) {

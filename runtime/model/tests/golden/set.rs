@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use kinglet_container::tensors::SafeTensors;
 use kinglet_container::{Tensor, TensorType};
 use kinglet_kernels::blocks::{decode_row, encode_row};
+use kinglet_kernels::cpu::CacheFormat;
 use kinglet_kernels::{Cpu, Format, InstructionSet};
 use kinglet_model::linear::format_of;
 use kinglet_model::{Picture, Source};
@@ -179,7 +180,12 @@ impl Set {
 
     /// What the run's models are loaded onto.
     pub(crate) fn cpu(&self) -> Cpu {
-        Cpu::new(self.bounds.kernels).unwrap()
+        // As the program does it.
+        let cache = match self.bounds.format.block_values() {
+            1 => CacheFormat::F32,
+            _ => CacheFormat::F16,
+        };
+        Cpu::new(self.bounds.kernels).unwrap().with_cache(cache)
     }
 
     /// Whether every choice must be the set's.

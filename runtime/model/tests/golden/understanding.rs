@@ -70,7 +70,7 @@ pub(crate) fn understanding(set: &mut Set, model: &Shared) {
     for (layer, runs) in context.caches().iter().enumerate() {
         let (mut keys, mut values) = (Vec::new(), Vec::new());
         for run in runs {
-            let (k, v) = Scalar.cache_read(run).unwrap();
+            let (k, v) = set.cpu().cache_read(run).unwrap();
             keys.extend(Scalar.download(&k).unwrap());
             values.extend(Scalar.download(&v).unwrap());
         }

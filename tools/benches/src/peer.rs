@@ -1,21 +1,23 @@
-//! ggml as a peer: the program in tools/peers/ggml, asked line by line.
+//! A peer as a program of its own (tools/peers), asked line by line.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use crate::{BenchError, Result};
 
-pub(crate) struct Ggml {
+pub(crate) struct Peer {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
 }
 
-impl Ggml {
-    pub(crate) fn start(program: &Path) -> Result<Self> {
+impl Peer {
+    pub(crate) fn start(program: &Path, arguments: &[&OsStr]) -> Result<Self> {
         let fail = |e: std::io::Error| BenchError::Peer(format!("{}: {e}", program.display()));
         let mut child = Command::new(program)
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -24,28 +26,17 @@ impl Ggml {
         let missing = || BenchError::Peer("the peer has no pipes".to_owned());
         let input = child.stdin.take().ok_or_else(missing)?;
         let output = BufReader::new(child.stdout.take().ok_or_else(missing)?);
-        Ok(Ggml {
+        Ok(Peer {
             child,
             input,
             output,
         })
     }
 
-    /// The seconds of a product in each of ggml's configurations.
-    pub(crate) fn matmul(
-        &mut self,
-        format: &str,
-        (m, k, n): (usize, usize, usize),
-        copies: usize,
-        threads: usize,
-        repeats: usize,
-    ) -> Result<Vec<(String, f64)>> {
+    /// Asks for one thing: the seconds of each of the peer's configurations.
+    pub(crate) fn ask(&mut self, line: &str) -> Result<Vec<(String, f64)>> {
         let fail = |e: std::io::Error| BenchError::Peer(e.to_string());
-        writeln!(
-            self.input,
-            "{format} {m} {k} {n} {copies} {threads} {repeats}"
-        )
-        .map_err(fail)?;
+        writeln!(self.input, "{line}").map_err(fail)?;
         self.input.flush().map_err(fail)?;
         let mut line = String::new();
         if self.output.read_line(&mut line).map_err(fail)? == 0 {
@@ -59,10 +50,29 @@ impl Ggml {
     }
 }
 
-impl Drop for Ggml {
+impl Drop for Peer {
     fn drop(&mut self) {
         // It ends when its input does; whatever happens, it must not stay.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// The best seconds of every configuration that was seen.
+#[derive(Debug, Default)]
+pub(crate) struct Best(Vec<(String, f64)>);
+
+impl Best {
+    pub(crate) fn take(&mut self, seen: Vec<(String, f64)>) {
+        for (name, seconds) in seen {
+            match self.0.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, best)) => *best = best.min(seconds),
+                None => self.0.push((name, seconds)),
+            }
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.0.iter().map(|(name, s)| (name.as_str(), *s))
     }
 }
