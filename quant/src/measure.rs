@@ -34,7 +34,7 @@ pub struct Measures {
     pub agreement: f64,
     /// By time: the relative L2 distance of its velocities from the source's, at the source's
     /// latents, without guidance.
-    pub velocities: Vec<(f32, f64)>,
+    pub velocities: Vec<(f64, f64)>,
     /// PSNR of its drawings against the source's from equal noise, in decibels, a drawing each.
     pub pictures: Vec<f64>,
     /// Steps of these drawings.
@@ -97,7 +97,7 @@ pub fn measure(
     measures.agreement /= tokens;
     measures.velocities = velocities
         .into_iter()
-        .map(|(t, off, of)| (t, (off / of.max(f64::MIN_POSITIVE)).sqrt()))
+        .map(|(t, off, of)| (rounded(t), (off / of.max(f64::MIN_POSITIVE)).sqrt()))
         .collect();
     Ok(measures)
 }
@@ -241,6 +241,11 @@ fn divergence(p: &[f32], q: &[f32]) -> f64 {
 
 fn likeliest(logits: &[f32]) -> Option<usize> {
     (0..logits.len()).reduce(|best, i| if logits[i] > logits[best] { i } else { best })
+}
+
+/// A time as a person reads it.
+fn rounded(t: f32) -> f64 {
+    (f64::from(t) * 1e6).round() / 1e6
 }
 
 /// The peak signal-to-noise ratio of two pictures of one size, in decibels.

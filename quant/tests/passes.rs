@@ -12,6 +12,7 @@ use kinglet_kernels::{Cpu, Device, Scalar};
 use kinglet_model::config::Part;
 use kinglet_model::recipes::{Guides, to_answer};
 use kinglet_model::{DrawOptions, Drawing, Model, Source, WriteOptions, directory};
+use kinglet_quant::calibration::{Calibrate, calibrate};
 use kinglet_quant::{Options, Recipe, Report, Result, compress};
 
 /// The least calibration.
@@ -314,6 +315,35 @@ fn the_full_recipe_makes_the_same_bytes_on_any_number_of_threads_and_they_see_an
         std::ops::ControlFlow::Continue(())
     });
     assert!(!written.unwrap().text.is_empty());
+}
+
+#[test]
+fn calibration_knows_how_much_every_column_of_every_matrix_matters() {
+    let source = Source::open(&golden().join("checkpoint")).unwrap();
+    let asked = Calibrate {
+        count: 1,
+        timesteps: 2,
+        ..Calibrate::default()
+    };
+    let calibration = calibrate(&source, &asked, true, &mut |_, _| {}).unwrap();
+    let mut checked = 0;
+    for (name, tensor) in &source.tensors {
+        // Tables are looked up, and the autoencoder's kernels are no matrices of columns.
+        let table = name.contains("embd") && name != "v.patch_embd.weight";
+        if tensor.shape.len() != 2 || table || name.starts_with("vae.") {
+            continue;
+        }
+        let columns = &calibration.importance[name];
+        assert_eq!(columns.len(), tensor.shape[1], "{name}");
+        assert!(columns.iter().all(|c| c.is_finite() && *c >= 0.0), "{name}");
+        assert!(columns.iter().any(|c| *c > 0.0), "{name}");
+        checked += 1;
+    }
+    assert!(checked > 60, "{checked}");
+    // 1 drawing of 1 step, with and without the prompt.
+    let tokens = calibration.inputs(1).len() / source.config.language.hidden;
+    assert!(tokens > 0);
+    assert!(calibration.generate.is_some() && calibration.understand.is_some());
 }
 
 #[test]

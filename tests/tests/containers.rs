@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use kinglet_container::gguf::Gguf;
 use kinglet_kernels::{Cpu, Device, InstructionSet, Scalar};
 use kinglet_model::config::Part;
 use kinglet_model::{Model, Source, directory};
@@ -200,6 +201,52 @@ fn experts_of_an_odd_width_are_padded_with_neurons_that_add_nothing() {
     assert_eq!(
         gguf.tensors["blk.1.ffn_down_exps_gen.weight"].shape,
         [experts, hidden, padded]
+    );
+}
+
+#[test]
+fn a_recipe_with_passes_is_reported_on_a_page_and_in_the_container() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let recipe = "[calibration]\ncount = 2\ntimesteps = 3\n\
+                  [depth]\nunderstand = { drop = 1, part = \"ffn\" }\n\
+                  [experts]\ncount = 8\nactive = 4\nlayers = [1, 2]\n\
+                  [precision]\ndefault = \"F32\"\n";
+    std::fs::write(path("recipe.toml"), recipe).unwrap();
+    let checkpoint = root().join("tests/golden/checkpoint");
+    let (code, stdout, stderr) = program::run(&[
+        "compress",
+        &checkpoint.to_string_lossy(),
+        "-o",
+        &path("out.gguf"),
+        "--recipe",
+        &path("recipe.toml"),
+        "--measure",
+        "1",
+        "--report",
+        &path("report.html"),
+        "--json",
+    ]);
+    assert_eq!(code, 0, "{stderr}");
+    let result: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(result["report"]["measures"]["scenes"], 1);
+    let passes = result["report"]["passes"].as_array().unwrap();
+    let names: Vec<&str> = passes.iter().map(|p| p["pass"].as_str().unwrap()).collect();
+    assert_eq!(names, ["source", "depth", "experts", "precision"]);
+    let page = std::fs::read_to_string(path("report.html")).unwrap();
+    assert!(page.starts_with("<!doctype html>") && page.contains("</svg>"));
+    let gguf = Gguf::open(Path::new(&path("out.gguf"))).unwrap();
+    let stored = gguf
+        .find("kinglet.report")
+        .and_then(|v| v.as_str())
+        .unwrap();
+    let stored: serde_json::Value = serde_json::from_str(stored).unwrap();
+    assert_eq!(stored, result["report"]);
+    let (code, stdout, _) = program::run(&["inspect", &path("out.gguf")]);
+    assert_eq!(code, 0);
+    assert!(
+        stdout.contains("2 layers with 8 experts, 4 active"),
+        "{stdout}"
     );
 }
 

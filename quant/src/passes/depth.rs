@@ -3,7 +3,9 @@
 //! Dropping is per mode. In a pass with latents the picture's two markers run with the understanding
 //! weights of *every* layer, also of those that understanding passes leave out. So these weights can
 //! be dropped only if the markers take something else: `markers = "generation"` lets them take the
-//! layer's generation weights, an approximation whose error the report measures with all others.
+//! layer's generation weights, an approximation whose error the report measures with all others. On
+//! kinglet-tiny, one layer of six left out: velocities are 3 to 6 % off if the markers keep their
+//! weights and 10 to 16 % if they do not; without its feed-forward network alone, 1 % and 2 to 5 %.
 
 use kinglet_kernels::Device;
 use kinglet_model::config::Part;

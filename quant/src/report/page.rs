@@ -96,14 +96,9 @@ fn against_source(out: &mut String, m: &Measures) {
         100.0 * m.agreement,
         m.steps,
     );
-    let points: Vec<(f64, f64)> = m
-        .velocities
-        .iter()
-        .map(|(t, e)| (f64::from(*t), *e))
-        .collect();
     figure(
         out,
-        &line_plot(&points),
+        &line_plot(&m.velocities),
         "Relative L2 distance of the velocity by time (1 is noise, 0 the picture)",
     );
     let labels: Vec<String> = (1..=m.pictures.len()).map(|i| i.to_string()).collect();
