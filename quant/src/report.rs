@@ -27,7 +27,7 @@ pub struct Report {
     pub bits_per_weight: f64,
     /// Tensors by type.
     pub types: BTreeMap<String, usize>,
-    /// Tensors whose rows the asked type's blocks do not divide: F16 took its place.
+    /// Tensors whose rows the asked type's blocks do not divide: another took its place.
     pub fell_back: Vec<String>,
     /// Largest relative L2 error of a tensor's values, and which one has it.
     pub largest_error: (f64, String),

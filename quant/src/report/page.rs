@@ -41,7 +41,7 @@ pub fn page(name: &str, report: &Report) -> String {
         let names: Vec<String> = report.fell_back.iter().map(|n| escape(n)).collect();
         let _ = writeln!(
             out,
-            "<h2>F16 instead</h2>\n<p>Their rows are no multiple of the asked type's blocks: {}.</p>",
+            "<h2>Another type than asked for</h2>\n<p>Their rows are no multiple of the asked type's blocks: {}.</p>",
             names.join(", ")
         );
     }
