@@ -2,18 +2,20 @@
 //!
 //! # Layout
 //! - [`program`](mod@program): the program under test, and running it.
-//! - [`broker`]: a real mosquitto on a free port.
+//! - [`broker`]: a real mosquitto on a free port; [`mod@device`]: a device to be tried.
 //! - [`viewer`]: an MQTT client that waits for messages.
 //!
 //! These are test tools: they panic where a test cannot go on.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod broker;
+pub mod device;
 pub mod program;
 pub mod shape;
 pub mod viewer;
 
 pub use broker::Mosquitto;
+pub use device::device;
 pub use program::{Running, kinglet, program};
 pub use viewer::Viewer;
 

@@ -10,32 +10,8 @@ use kinglet_tests::{Mosquitto, Running, Viewer, broker, kinglet, root, truth};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// A folder with a configuration: a folder camera that plays the demo's clip.
 fn device(port: u16, when: &str) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let clip = root().join("runtime/assets/clip").canonicalize().unwrap();
-    let text = format!(
-        r#"
-        [device]
-        name = "porch"
-        groups = ["doors"]
-        state = "state"
-        [broker]
-        url = "mqtt://127.0.0.1:{port}"
-        [[camera]]
-        name = "door"
-        source = "folder:{}?fps=5"
-        [[watch]]
-        name = "who"
-        camera = "door"
-        when = "{when}"
-        ask = "what is in the picture?"
-        publish = ["answer", "picture"]
-        "#,
-        clip.display()
-    );
-    std::fs::write(folder.path().join("kinglet.toml"), text).unwrap();
-    folder
+    kinglet_tests::device(&format!("url = \"mqtt://127.0.0.1:{port}\""), when)
 }
 
 fn start(folder: &Path) -> Running {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use kinglet_tests::{Mosquitto, Running, Viewer, broker, kinglet, root};
+use kinglet_tests::{Mosquitto, Running, Viewer, broker, kinglet};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 use time::OffsetDateTime;
@@ -72,30 +72,9 @@ fn authority(file: &Path) -> Issuer<'static, KeyPair> {
     Issuer::new(params, key)
 }
 
-/// A device that publishes on this broker, with these lines in its `[broker]`.
+/// A device that publishes on this broker.
 fn device(lines: &str) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let clip = root().join("runtime/assets/clip").canonicalize().unwrap();
-    let text = format!(
-        r#"
-        [device]
-        name = "porch"
-        state = "state"
-        [broker]
-        {lines}
-        [[camera]]
-        name = "door"
-        source = "folder:{}?fps=5"
-        [[watch]]
-        name = "who"
-        camera = "door"
-        when = "motion"
-        ask = "what is in the picture?"
-        "#,
-        clip.display()
-    );
-    std::fs::write(folder.path().join("kinglet.toml"), text).unwrap();
-    folder
+    kinglet_tests::device(lines, "motion")
 }
 
 fn start(folder: &Path) -> Command {
