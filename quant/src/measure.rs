@@ -249,7 +249,7 @@ fn rounded(t: f32) -> f64 {
 }
 
 /// The peak signal-to-noise ratio of two pictures of one size, in decibels.
-fn psnr(a: &Picture, b: &Picture) -> f64 {
+pub fn psnr(a: &Picture, b: &Picture) -> f64 {
     let square = |(a, b): (&u8, &u8)| f64::from(i32::from(*a) - i32::from(*b)).powi(2);
     let sum: f64 = a.rgb().iter().zip(b.rgb()).map(square).sum();
     let mean = sum / a.rgb().len().max(1) as f64;

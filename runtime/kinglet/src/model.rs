@@ -6,7 +6,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kinglet_agent::ModelInfo;
 use kinglet_kernels::Cpu;
-use kinglet_kernels::cpu::CacheFormat;
 use kinglet_model::{Model, Source};
 use sha2::{Digest, Sha256};
 
@@ -25,17 +24,9 @@ pub(crate) fn open(path: Option<&Path>) -> Outcome<Source> {
     })
 }
 
-/// Loads a model onto the device of this machine. Where weights are quantized, keys and values need not
-/// be exact either.
+/// Loads a model onto the device of this machine.
 pub(crate) fn load(source: &Source) -> Outcome<Arc<Model<Cpu>>> {
-    let format = source.stored("blk.0.attn_q.weight")?.format;
-    let cache = if format.block_values() > 1 {
-        CacheFormat::F16
-    } else {
-        CacheFormat::F32
-    };
-    let device = Cpu::from_environment()?.with_cache(cache);
-    Ok(Model::load(source, device)?)
+    Ok(Model::on_cpu(source)?)
 }
 
 /// Name and hash of a model, as events carry them.

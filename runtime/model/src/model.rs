@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kinglet_kernels::{Device, Role};
+use kinglet_kernels::cpu::CacheFormat;
+use kinglet_kernels::{Cpu, Device, Role};
 
 use crate::autoencoder::Autoencoder;
 use crate::config::Config;
@@ -32,6 +33,23 @@ pub struct Model<D: Device> {
     pub latents: Latents<D>,
     /// Pixels and latents.
     pub autoencoder: Autoencoder<D>,
+}
+
+impl Model<Cpu> {
+    /// Loads a model onto this machine's processor. Where weights are quantized, keys and values need
+    /// not be exact either: they are F16 then.
+    ///
+    /// # Errors
+    /// As [`Model::load`], and if `KINGLET_KERNELS` names a set that the processor lacks.
+    pub fn on_cpu(source: &Source) -> Result<Arc<Self>> {
+        let format = source.stored("blk.0.attn_q.weight")?.format;
+        let cache = if format.block_values() > 1 {
+            CacheFormat::F16
+        } else {
+            CacheFormat::F32
+        };
+        Self::load(source, Cpu::from_environment()?.with_cache(cache))
+    }
 }
 
 impl<D: Device> Model<D> {

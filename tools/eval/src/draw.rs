@@ -34,10 +34,12 @@ pub struct Marks {
     pub background: Share,
 }
 
-/// The prompt for the object number `i`, its name and its background's.
+/// The prompt number `i`, the name of its object and of its background. The objects come one after
+/// another; each time anew, all are on other backgrounds.
 pub fn prompt(i: usize) -> (String, &'static str, &'static str) {
-    let name = NAMES.split_whitespace().nth(i).unwrap_or("cat");
-    let (colour, _) = COLOURS[i % COLOURS.len()];
+    let objects = NAMES.split_whitespace().count();
+    let name = NAMES.split_whitespace().nth(i % objects).unwrap_or("cat");
+    let (colour, _) = COLOURS[(i % objects + i / objects) % COLOURS.len()];
     let article = |word: &str| {
         if word.starts_with(['a', 'e', 'i', 'o', 'u']) {
             "an"
@@ -89,7 +91,7 @@ pub fn run(program: &Program, folder: &Path, steps: Option<usize>) -> Result<Mar
 }
 
 /// The named colour that is nearest to the mean of the outermost pixels.
-fn border_colour(rgb: &[u8], width: usize, height: usize) -> &'static str {
+pub(crate) fn border_colour(rgb: &[u8], width: usize, height: usize) -> &'static str {
     const BORDER: usize = 4;
     let (mut sum, mut count) = ([0.0f32; 3], 0.0f32);
     for (i, p) in rgb.chunks_exact(3).enumerate() {

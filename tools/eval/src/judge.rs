@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use kinglet_container::tensors::SafeTensors;
 use kinglet_container::{Tensor, TensorType};
-use kinglet_kernels::{ConvShape, Device, Format, Role, Scalar, WeightData};
+use kinglet_kernels::{ConvShape, Cpu, Device, Format, Role, WeightData};
 
 use crate::program::{EvalError, Result};
 
@@ -18,10 +18,11 @@ umbrella chair clock book key hammer guitar ball gift crown lamp camera";
 const SIDE: usize = 48;
 const CONVOLUTIONS: usize = 8;
 
-type Weight = <Scalar as Device>::Weight;
+type Weight = <Cpu as Device>::Weight;
 
 /// A referee.
 pub struct Judge {
+    device: Cpu,
     convolutions: Vec<(Weight, Weight)>,
     head: (Weight, Weight),
 }
@@ -34,7 +35,8 @@ impl Judge {
     pub fn open(name: &str) -> Result<Self> {
         let path = crate::data(&format!("judges/{name}.safetensors"));
         let file = SafeTensors::open(&path)?;
-        let weight = |name: String| -> Result<Weight> { load(file.get(&name)?) };
+        let device = Cpu::best();
+        let weight = |name: String| -> Result<Weight> { load(&device, file.get(&name)?) };
         let convolutions = (0..CONVOLUTIONS).map(|i| {
             let (w, b) = (format!("conv.{i}.weight"), format!("conv.{i}.bias"));
             Ok((weight(w)?, weight(b)?))
@@ -45,6 +47,7 @@ impl Judge {
                 weight("head.weight".to_owned())?,
                 weight("head.bias".to_owned())?,
             ),
+            device,
         })
     }
 
@@ -53,34 +56,35 @@ impl Judge {
     /// # Errors
     /// [`EvalError`] if the picture has not `width * height * 3` bytes.
     pub fn name(&self, rgb: &[u8], width: usize, height: usize) -> Result<Option<&'static str>> {
+        let device = &self.device;
         let mut side = SIDE;
-        let mut x = Scalar.upload(&reduced(rgb, width, height), 3)?;
+        let mut x = device.upload(&reduced(rgb, width, height), 3)?;
         for (i, (weight, bias)) in self.convolutions.iter().enumerate() {
-            x = Scalar.conv2d(&x, weight, bias, ConvShape::same(side, side, 3))?;
-            let (_, channels) = Scalar.shape(&x);
-            let mut values = Scalar.download(&x)?;
+            x = device.conv2d(&x, weight, bias, ConvShape::same(side, side, 3))?;
+            let (_, channels) = device.shape(&x);
+            let mut values = device.download(&x)?;
             values.iter_mut().for_each(|v| *v = v.max(0.0));
             if i % 2 == 1 {
                 values = pooled(&values, side, channels);
                 side /= 2;
             }
-            x = Scalar.upload(&values, channels)?;
+            x = device.upload(&values, channels)?;
         }
-        let (_, channels) = Scalar.shape(&x);
-        let values = Scalar.download(&x)?;
+        let (_, channels) = device.shape(&x);
+        let values = device.download(&x)?;
         let largest = (0..channels).map(|c| {
             let column = values.iter().skip(c).step_by(channels);
             column.copied().fold(f32::NEG_INFINITY, f32::max)
         });
-        let features = Scalar.upload(&largest.collect::<Vec<_>>(), channels)?;
-        let scores = Scalar.matmul(&features, &self.head.0, Some(&self.head.1))?;
-        let scores = Scalar.download(&scores)?;
+        let features = device.upload(&largest.collect::<Vec<_>>(), channels)?;
+        let scores = device.matmul(&features, &self.head.0, Some(&self.head.1))?;
+        let scores = device.download(&scores)?;
         let best = (0..scores.len()).fold(0, |b, i| if scores[i] > scores[b] { i } else { b });
         Ok(NAMES.split_whitespace().nth(best))
     }
 }
 
-fn load(tensor: &Tensor) -> Result<Weight> {
+fn load(device: &Cpu, tensor: &Tensor) -> Result<Weight> {
     if tensor.kind != TensorType::F16 {
         let reason = format!("its tensors are {}, F16 is expected", tensor.kind);
         return Err(EvalError::Data {
@@ -88,13 +92,13 @@ fn load(tensor: &Tensor) -> Result<Weight> {
             reason,
         });
     }
-    let rows = if tensor.shape.len() == 1 {
-        1
-    } else {
-        tensor.shape[0]
+    let (role, rows) = match tensor.shape[..] {
+        [rows, _, side, _] => (Role::Kernel { side }, rows),
+        [rows, _] => (Role::Matrix, rows),
+        _ => (Role::Vector, 1),
     };
-    Ok(Scalar.weight(WeightData {
-        role: Role::Matrix,
+    Ok(device.weight(WeightData {
+        role,
         format: Format::F16,
         rows,
         cols: tensor.values() / rows.max(1),

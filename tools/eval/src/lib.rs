@@ -1,5 +1,5 @@
 //! What the product's `see` and `draw` are worth on held-out scenes. The program is run as a user
-//! runs it; nothing of the model is linked.
+//! runs it; only the table links the model, since it needs thousands of pictures.
 //!
 //! # Layout
 //! - [`program`]: running `kinglet`.
@@ -7,12 +7,14 @@
 //! - [`draw`]: drawings before two referees.
 //! - [`judge`]: the referees: small CNNs trained by tools/scenes/judge.py.
 //! - [`share`]: shares with their intervals.
+//! - [`table`]: what compression costs.
 
 pub mod draw;
 pub mod judge;
 pub mod program;
 pub mod see;
 pub mod share;
+pub mod table;
 
 pub use program::{EvalError, Program, Result};
 pub use share::Share;

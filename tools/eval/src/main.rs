@@ -3,13 +3,16 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
-use kinglet_eval::{Program, Result, draw, see};
+use clap::{Args, Parser, Subcommand};
+use kinglet_eval::{Program, Result, draw, see, table};
 use serde_json::json;
 
 /// Marks for what `kinglet` sees and draws, on held-out scenes.
 #[derive(Debug, Parser)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// The program.
     #[arg(long, default_value = "target/release/kinglet")]
     program: PathBuf,
@@ -27,6 +30,41 @@ struct Arguments {
     json: bool,
 }
 
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// What compression costs: variants of a model on the same scenes, prompts and noise. What is there
+    /// in the folder is not measured again.
+    Table(TableArguments),
+}
+
+#[derive(Debug, Args)]
+struct TableArguments {
+    /// The model that all variants are made of.
+    #[arg(long, default_value = "runtime/assets/kinglet-tiny.gguf")]
+    source: PathBuf,
+    /// The variants.
+    #[arg(long, default_value = "tools/eval/table.toml")]
+    variants: PathBuf,
+    /// Scenes with their truth, made by tools/scenes/heldout.py.
+    #[arg(long, default_value = "tools/eval/scenes")]
+    scenes: PathBuf,
+    /// Where results are kept.
+    #[arg(short, long, default_value = "target/table")]
+    output: PathBuf,
+    /// At most so many scenes.
+    #[arg(long, default_value_t = 1000)]
+    looks: usize,
+    /// So many drawings: every object 15 times.
+    #[arg(long, default_value_t = 1020)]
+    drawings: usize,
+    /// Steps of a drawing instead of the variant's own.
+    #[arg(long)]
+    steps: Option<usize>,
+    /// Only groups whose name begins so.
+    #[arg(long, default_value = "")]
+    only: String,
+}
+
 fn main() -> ExitCode {
     match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -38,6 +76,20 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
+    if let Some(Command::Table(arguments)) = &arguments.command {
+        let text = table::run(&table::Options {
+            source: arguments.source.clone(),
+            variants: arguments.variants.clone(),
+            scenes: arguments.scenes.clone(),
+            folder: arguments.output.clone(),
+            looks: arguments.looks,
+            drawings: arguments.drawings,
+            steps: arguments.steps,
+            only: arguments.only.clone(),
+        })?;
+        print!("{text}");
+        return Ok(());
+    }
     let program = Program::new(&arguments.program, arguments.model.as_deref());
     let seen = see::run(&program)?;
     let temporary = tempfile::tempdir().map_err(|e| kinglet_eval::EvalError::Data {

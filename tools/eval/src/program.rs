@@ -29,6 +29,12 @@ pub enum EvalError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A model cannot be run.
+    #[error(transparent)]
+    Model(#[from] kinglet_model::ModelError),
+    /// A variant cannot be made.
+    #[error(transparent)]
+    Quant(#[from] kinglet_quant::QuantError),
     /// A referee does not fit together.
     #[error(transparent)]
     Kernel(#[from] kinglet_kernels::KernelError),

@@ -1,22 +1,27 @@
 //! Answers against the truth of `scenes/`.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use crate::program::{Program, Result, data_error};
 use crate::share::Share;
 
-#[derive(Deserialize)]
-struct Scene {
-    file: String,
-    objects: Vec<String>,
+/// A scene and its truth.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Scene {
+    pub(crate) file: String,
+    pub(crate) objects: Vec<String>,
     /// Where they are: x and y in pixels.
     centres: Vec<(usize, usize)>,
-    background: String,
-    what: String,
-    count: String,
+    pub(crate) background: String,
+    pub(crate) what: String,
+    pub(crate) count: String,
 }
 
-const NAMING: &str = "what is in the picture?";
+pub(crate) const NAMING: &str = "what is in the picture?";
+pub(crate) const COUNTING: &str = "how many objects are there?";
+pub(crate) const BACKGROUND: &str = "what color is the background?";
 
 /// The marks for seeing.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -45,9 +50,7 @@ const SIDE: usize = 112;
 /// [`crate::EvalError`].
 pub fn run(program: &Program) -> Result<Marks> {
     let folder = crate::data("scenes");
-    let truth = folder.join("truth.json");
-    let text = std::fs::read(&truth).map_err(|e| data_error(&truth, e))?;
-    let scenes: Vec<Scene> = serde_json::from_slice(&text).map_err(|e| data_error(&truth, e))?;
+    let scenes = scenes(&folder)?;
     let mut marks = Marks::default();
     for scene in &scenes {
         let file = folder.join(&scene.file);
@@ -70,14 +73,17 @@ pub fn run(program: &Program) -> Result<Marks> {
                 marks.regions.count(names_only(answer, object));
             }
         }
-        marks
-            .counting
-            .count(ask("how many objects are there?")? == scene.count);
-        marks
-            .background
-            .count(ask("what color is the background?")? == scene.background);
+        marks.counting.count(ask(COUNTING)? == scene.count);
+        marks.background.count(ask(BACKGROUND)? == scene.background);
     }
     Ok(marks)
+}
+
+/// The scenes of a folder, from its `truth.json`.
+pub(crate) fn scenes(folder: &Path) -> Result<Vec<Scene>> {
+    let truth = folder.join("truth.json");
+    let text = std::fs::read(&truth).map_err(|e| data_error(&truth, e))?;
+    serde_json::from_slice(&text).map_err(|e| data_error(&truth, e))
 }
 
 /// Whether an answer, as "a frog and a frog", names this object and no other.
