@@ -10,7 +10,7 @@ use crate::program::Running;
 
 /// A running mosquitto. It is stopped by its process id when it is dropped.
 pub struct Mosquitto {
-    _process: Running,
+    process: Running,
     _folder: TempDir,
     /// Its port on 127.0.0.1.
     pub port: u16,
@@ -54,10 +54,15 @@ impl Mosquitto {
             std::thread::sleep(Duration::from_millis(10));
         }
         Mosquitto {
-            _process: process,
+            process,
             _folder: folder,
             port,
         }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.0.id()
     }
 
     /// Its URL.

@@ -3,6 +3,8 @@
 //! # Layout
 //! - [`program`](mod@program): the program under test, and running it.
 //! - [`broker`]: a real mosquitto on a free port; [`mod@device`]: a device to be tried.
+//! - [`proxy`]: what breaks the connection between both, and reads along; [`disk`]: a small disk that can
+//!   be filled.
 //! - [`viewer`]: an MQTT client that waits for messages.
 //!
 //! These are test tools: they panic where a test cannot go on.
@@ -10,7 +12,9 @@
 
 pub mod broker;
 pub mod device;
+pub mod disk;
 pub mod program;
+pub mod proxy;
 pub mod shape;
 pub mod viewer;
 

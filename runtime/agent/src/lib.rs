@@ -9,7 +9,7 @@
 //! - [`trigger`]: when a frame is looked at, one file a kind.
 //! - [`message`]: the payloads on the wire; [`topic`]: their topics; [`command`]: what is asked over
 //!   MQTT, checked.
-//! - [`outbox`]: messages on disk until the broker has them.
+//! - [`outbox`]: messages on disk until the broker has them; `ballast`: room for a full disk.
 //! - [`link`]: the one task that talks to the broker; [`security`]: certificates, keys, passwords.
 //! - [`worker`]: the one thread that computes.
 //! - [`agent`](mod@agent): [`Agent`], all of it wired together.
@@ -18,6 +18,7 @@
 //! The agent knows no tensors and not which model sits behind [`Engine`].
 
 pub mod agent;
+mod ballast;
 pub mod camera;
 pub mod command;
 pub mod config;

@@ -1,7 +1,7 @@
 //! Messages on disk until the broker has them. A message counts as stored only after it is on disk.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -9,6 +9,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use crate::ballast::Ballast;
 use crate::error::{AgentError, Result};
 
 const HEADERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("headers");
@@ -61,13 +62,23 @@ pub struct Header {
 /// The messages that are to be sent, oldest first.
 #[derive(Debug)]
 pub struct Outbox {
-    database: Database,
-    name: String,
+    path: PathBuf,
     max_bytes: u64,
-    index: Mutex<Index>,
+    disk: Mutex<Disk>,
     dropped: AtomicU64,
+    ballast: Ballast,
     /// Woken when a message has been stored.
     pub stored: Notify,
+}
+
+/// The file, and what is known about it.
+#[derive(Debug)]
+struct Disk {
+    /// None after an error: the database then refuses everything until it is opened anew.
+    database: Option<Database>,
+    index: Index,
+    /// Messages that have arrived and could not be removed from the file yet.
+    arrived: BTreeSet<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -82,30 +93,18 @@ impl Outbox {
     /// # Errors
     /// [`AgentError::State`] if the file cannot be used, or another agent uses it.
     pub fn open(path: &Path, max_bytes: u64) -> Result<Self> {
-        let name = path.display().to_string();
-        let state = |e: redb::Error| refuse(&name, &e);
-        let database = Database::create(path).map_err(|e| state(e.into()))?;
-        let mut index = Index::default();
-        let write = database.begin_write().map_err(|e| state(e.into()))?;
-        {
-            let headers = write.open_table(HEADERS).map_err(|e| state(e.into()))?;
-            let payloads = write.open_table(PAYLOADS).map_err(|e| state(e.into()))?;
-            write.open_table(COUNTERS).map_err(|e| state(e.into()))?;
-            for entry in headers.iter().map_err(|e| state(e.into()))? {
-                let (key, header) = entry.map_err(|e| state(e.into()))?;
-                let payload = payloads.get(key.value()).map_err(|e| state(e.into()))?;
-                let size = header.value().len() + payload.map_or(0, |p| p.value().len());
-                let class = parse_header(header.value()).map_or(Class::Picture, |h| h.class);
-                index.insert(key.value(), class, size as u64);
-            }
-        }
-        write.commit().map_err(|e| state(e.into()))?;
+        let arrived = BTreeSet::new();
+        let (database, index) = open(path, &arrived).map_err(|e| refuse(path, &e))?;
         Ok(Outbox {
-            database,
-            name,
+            path: path.to_owned(),
             max_bytes,
-            index: Mutex::new(index),
+            disk: Mutex::new(Disk {
+                database: Some(database),
+                index,
+                arrived,
+            }),
             dropped: AtomicU64::new(0),
+            ballast: Ballast::beside(path),
             stored: Notify::new(),
         })
     }
@@ -127,77 +126,24 @@ impl Outbox {
     }
 
     fn write(&self, counter: Option<&str>, build: impl FnOnce(u64) -> Vec<Message>) -> Result<()> {
-        let mut index = self.lock();
-        let stored = self
-            .try_write(&mut index, counter, build)
-            .map_err(|e| refuse(&self.name, &e))?;
+        let mut disk = self.lock();
+        // What has arrived makes room for what is new.
+        if !disk.arrived.is_empty() {
+            self.forget(&mut disk)?;
+        }
+        let stored = self.on_disk(&mut disk, |database, index, _| {
+            try_write(database, index, self.max_bytes, counter, build)
+        });
+        let stored = stored.map_err(|e| refuse(&self.path, &e))?;
         for (key, class, size) in stored.added {
-            index.insert(key, class, size);
+            disk.index.insert(key, class, size);
         }
         for key in stored.dropped {
-            index.remove(key);
+            disk.index.remove(key);
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
         self.stored.notify_one();
         Ok(())
-    }
-
-    fn try_write(
-        &self,
-        index: &mut Index,
-        counter: Option<&str>,
-        build: impl FnOnce(u64) -> Vec<Message>,
-    ) -> std::result::Result<Stored, redb::Error> {
-        let mut stored = Stored::default();
-        let write = self.database.begin_write()?;
-        {
-            let mut headers = write.open_table(HEADERS)?;
-            let mut payloads = write.open_table(PAYLOADS)?;
-            let mut counters = write.open_table(COUNTERS)?;
-            let number = match counter {
-                None => 0,
-                Some(counter) => {
-                    let next = counters.get(counter)?.map_or(0, |v| v.value()) + 1;
-                    counters.insert(counter, next)?;
-                    next
-                }
-            };
-            let mut key = counters.get(KEYS)?.map_or(0, |v| v.value());
-            let mut bytes = index.bytes;
-            for message in build(number) {
-                key += 1;
-                let header = serde_json::to_vec(&message.header).unwrap_or_default();
-                let size = (header.len() + message.payload.len()) as u64;
-                headers.insert(key, header.as_slice())?;
-                payloads.insert(key, message.payload.as_slice())?;
-                stored.added.push((key, message.header.class, size));
-                bytes += size;
-            }
-            counters.insert(KEYS, key)?;
-            // No room: the least worth go first, the oldest of them before the newer. What was just
-            // added goes last of all.
-            let mut old: Vec<(Class, u64, u64)> = index
-                .messages
-                .iter()
-                .map(|(key, (class, size))| (*class, *key, *size))
-                .collect();
-            old.sort_unstable();
-            let new = stored
-                .added
-                .iter()
-                .map(|(key, class, size)| (*class, *key, *size));
-            for (_, key, size) in old.into_iter().chain(new) {
-                if bytes <= self.max_bytes {
-                    break;
-                }
-                headers.remove(key)?;
-                payloads.remove(key)?;
-                stored.dropped.push(key);
-                bytes -= size;
-            }
-        }
-        write.commit()?;
-        Ok(stored)
     }
 
     /// The oldest message and its key.
@@ -205,49 +151,43 @@ impl Outbox {
     /// # Errors
     /// [`AgentError::State`] if it cannot be read.
     pub fn first(&self) -> Result<Option<(u64, Message)>> {
-        let Some(key) = self.lock().messages.keys().next().copied() else {
-            return Ok(None);
-        };
-        self.read(key)
-            .map(|message| message.map(|m| (key, m)))
-            .map_err(|e| refuse(&self.name, &e))
+        let mut disk = self.lock();
+        let first = self.on_disk(&mut disk, |database, index, _| {
+            let Some(key) = index.messages.keys().next().copied() else {
+                return Ok(None);
+            };
+            Ok(read(database, key)?.map(|message| (key, message)))
+        });
+        first.map_err(|e| refuse(&self.path, &e))
     }
 
-    fn read(&self, key: u64) -> std::result::Result<Option<Message>, redb::Error> {
-        let read = self.database.begin_read()?;
-        let header = read.open_table(HEADERS)?.get(key)?;
-        let payload = read.open_table(PAYLOADS)?.get(key)?;
-        let (Some(header), Some(payload)) = (header, payload) else {
-            return Ok(None);
-        };
-        let header = parse_header(header.value());
-        Ok(header.map(|header| Message {
-            header,
-            payload: payload.value().to_vec(),
-        }))
-    }
-
-    /// Removes a message that has arrived.
+    /// Removes a message that has arrived. It is not sent again while this program runs, even if that
+    /// cannot be written; it is then tried again before anything is stored.
     ///
     /// # Errors
-    /// [`AgentError::State`] if that cannot be written; it will then be sent again.
+    /// [`AgentError::State`] if it cannot be written.
     pub fn remove(&self, key: u64) -> Result<()> {
-        let mut index = self.lock();
-        let removed = || -> std::result::Result<(), redb::Error> {
-            let write = self.database.begin_write()?;
-            write.open_table(HEADERS)?.remove(key)?;
-            write.open_table(PAYLOADS)?.remove(key)?;
-            write.commit()?;
-            Ok(())
-        };
-        removed().map_err(|e| refuse(&self.name, &e))?;
-        index.remove(key);
+        let mut disk = self.lock();
+        disk.index.remove(key);
+        disk.arrived.insert(key);
+        self.forget(&mut disk)
+    }
+
+    /// Removes what has arrived from the file. That writes, so on a full disk it takes the ballast's room.
+    fn forget(&self, disk: &mut Disk) -> Result<()> {
+        let mut forgotten = self.on_disk(disk, forget);
+        if forgotten.as_ref().is_err_and(is_full) && self.ballast.release() {
+            forgotten = self.on_disk(disk, forget);
+        }
+        forgotten.map_err(|e| refuse(&self.path, &e))?;
+        disk.arrived.clear();
+        self.ballast.hold();
         Ok(())
     }
 
     /// How many messages wait.
     pub fn len(&self) -> usize {
-        self.lock().messages.len()
+        self.lock().index.messages.len()
     }
 
     /// Whether nothing waits.
@@ -260,10 +200,153 @@ impl Outbox {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Index> {
-        // The index is changed after the transaction, in steps that cannot panic.
-        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Works on the file. After an error, a full disk say, it is opened anew the next time: whether a
+    /// transaction that failed took place is known only then.
+    fn on_disk<T>(
+        &self,
+        disk: &mut Disk,
+        work: impl FnOnce(&Database, &Index, &BTreeSet<u64>) -> Answer<T>,
+    ) -> Answer<T> {
+        let database = match disk.database.take() {
+            Some(database) => database,
+            None => {
+                let (database, index) = open(&self.path, &disk.arrived)?;
+                disk.index = index;
+                database
+            }
+        };
+        let done = work(&database, &disk.index, &disk.arrived);
+        if done.is_ok() {
+            disk.database = Some(database);
+        }
+        done
     }
+
+    fn lock(&self) -> MutexGuard<'_, Disk> {
+        // The index is changed after the transaction, in steps that cannot panic.
+        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the database says.
+type Answer<T> = std::result::Result<T, redb::Error>;
+
+/// Opens or makes the file and lists what is in it, but for what has arrived.
+fn open(path: &Path, arrived: &BTreeSet<u64>) -> Answer<(Database, Index)> {
+    let database = Database::create(path)?;
+    let mut index = Index::default();
+    // Nothing is written where nothing is missing: that works on a full disk, too.
+    if database.begin_read()?.list_tables()?.count() == 0 {
+        let write = database.begin_write()?;
+        write.open_table(HEADERS)?;
+        write.open_table(PAYLOADS)?;
+        write.open_table(COUNTERS)?;
+        write.commit()?;
+    }
+    let read = database.begin_read()?;
+    let (headers, payloads) = (read.open_table(HEADERS)?, read.open_table(PAYLOADS)?);
+    for entry in headers.iter()? {
+        let (key, header) = entry?;
+        if arrived.contains(&key.value()) {
+            continue;
+        }
+        let payload = payloads.get(key.value())?;
+        let size = header.value().len() + payload.map_or(0, |p| p.value().len());
+        let class = parse_header(header.value()).map_or(Class::Picture, |h| h.class);
+        index.insert(key.value(), class, size as u64);
+    }
+    Ok((database, index))
+}
+
+fn try_write(
+    database: &Database,
+    index: &Index,
+    max_bytes: u64,
+    counter: Option<&str>,
+    build: impl FnOnce(u64) -> Vec<Message>,
+) -> Answer<Stored> {
+    let mut stored = Stored::default();
+    let write = database.begin_write()?;
+    {
+        let mut headers = write.open_table(HEADERS)?;
+        let mut payloads = write.open_table(PAYLOADS)?;
+        let mut counters = write.open_table(COUNTERS)?;
+        let number = match counter {
+            None => 0,
+            Some(counter) => {
+                let next = counters.get(counter)?.map_or(0, |v| v.value()) + 1;
+                counters.insert(counter, next)?;
+                next
+            }
+        };
+        let mut key = counters.get(KEYS)?.map_or(0, |v| v.value());
+        let mut bytes = index.bytes;
+        for message in build(number) {
+            key += 1;
+            let header = serde_json::to_vec(&message.header).unwrap_or_default();
+            let size = (header.len() + message.payload.len()) as u64;
+            headers.insert(key, header.as_slice())?;
+            payloads.insert(key, message.payload.as_slice())?;
+            stored.added.push((key, message.header.class, size));
+            bytes += size;
+        }
+        counters.insert(KEYS, key)?;
+        // No room: the least worth go first, the oldest of them before the newer. What was just
+        // added goes last of all.
+        let mut old: Vec<(Class, u64, u64)> = index
+            .messages
+            .iter()
+            .map(|(key, (class, size))| (*class, *key, *size))
+            .collect();
+        old.sort_unstable();
+        let new = stored
+            .added
+            .iter()
+            .map(|(key, class, size)| (*class, *key, *size));
+        for (_, key, size) in old.into_iter().chain(new) {
+            if bytes <= max_bytes {
+                break;
+            }
+            headers.remove(key)?;
+            payloads.remove(key)?;
+            stored.dropped.push(key);
+            bytes -= size;
+        }
+    }
+    write.commit()?;
+    Ok(stored)
+}
+
+/// Removes messages that have arrived.
+fn forget(database: &Database, _: &Index, arrived: &BTreeSet<u64>) -> Answer<()> {
+    let write = database.begin_write()?;
+    {
+        let mut headers = write.open_table(HEADERS)?;
+        let mut payloads = write.open_table(PAYLOADS)?;
+        for key in arrived {
+            headers.remove(key)?;
+            payloads.remove(key)?;
+        }
+    }
+    Ok(write.commit()?)
+}
+
+fn is_full(e: &redb::Error) -> bool {
+    matches!(e, redb::Error::Io(e) if e.kind() == std::io::ErrorKind::StorageFull)
+}
+
+fn read(database: &Database, key: u64) -> Answer<Option<Message>> {
+    let read = database.begin_read()?;
+    let header = read.open_table(HEADERS)?.get(key)?;
+    let payload = read.open_table(PAYLOADS)?.get(key)?;
+    let (Some(header), Some(payload)) = (header, payload) else {
+        return Ok(None);
+    };
+    let header = parse_header(header.value());
+    Ok(header.map(|header| Message {
+        header,
+        payload: payload.value().to_vec(),
+    }))
 }
 
 #[derive(Default)]
@@ -289,9 +372,9 @@ fn parse_header(bytes: &[u8]) -> Option<Header> {
     serde_json::from_slice(bytes).ok()
 }
 
-fn refuse(name: &str, e: &redb::Error) -> AgentError {
+fn refuse(path: &Path, e: &redb::Error) -> AgentError {
     AgentError::State {
-        path: name.to_owned(),
+        path: path.display().to_string(),
         reason: e.to_string(),
     }
 }
