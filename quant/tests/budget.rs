@@ -7,6 +7,9 @@ use std::path::Path;
 
 use kinglet_model::Source;
 use kinglet_quant::{Options, Recipe, Report, compress};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
 
 fn checkpoint() -> Source {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/checkpoint");
@@ -80,4 +83,78 @@ fn what_calibration_saw_weighs_the_errors() {
     assert!(changed("blk.0.attn_q.weight") && changed("blk.0.ffn_down_gen.weight"));
     // A table of which rows are looked up is not multiplied with anything.
     assert!(!changed("token_embd.weight"));
+}
+
+/// The bundled model in the types that this recipe says, compared with itself on scenes.
+fn measured(source: &Source, precision: &str) -> (usize, f64, f64) {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = format!("[steps]\ntimesteps = 9\n[calibration]\ncount = 8\n{precision}");
+    let report = compress(
+        source,
+        &Recipe::parse(&recipe).unwrap(),
+        &folder.path().join("a.gguf"),
+        &Options { measure: 8 },
+        &mut |_, _, _| {},
+    );
+    let report = report.unwrap();
+    let measures = report.measures.unwrap();
+    let velocities = measures.velocities.iter().map(|v| v.1);
+    let mean = velocities.sum::<f64>() / measures.velocities.len() as f64;
+    (report.bytes, measures.divergence, mean)
+}
+
+#[test]
+fn a_budget_does_better_than_one_type_and_than_chance() {
+    let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("../runtime/assets/kinglet-tiny.gguf");
+    let source = Source::open(&bundled).unwrap();
+    let uniform = measured(&source, "[precision]\ndefault = \"Q4_K\"");
+    let bytes = uniform.0;
+    let budget = measured(&source, &format!("[precision]\nbudget = \"{bytes}\""));
+    println!("{:>10} {:>12} {:>12}", "bytes", "divergence", "velocities");
+    println!(
+        "{:>10} {:12.5} {:12.5}  one type",
+        uniform.0, uniform.1, uniform.2
+    );
+    println!(
+        "{:>10} {:12.5} {:12.5}  budget",
+        budget.0, budget.1, budget.2
+    );
+    assert!(budget.0 <= bytes && budget.1 < uniform.1 && budget.2 < uniform.2);
+
+    for seed in 0..3 {
+        let random = measured(&source, &by_chance(&source, bytes, seed));
+        println!(
+            "{:>10} {:12.5} {:12.5}  by chance",
+            random.0, random.1, random.2
+        );
+        assert!(random.0 >= bytes * 98 / 100, "it is not of the same size");
+        assert!(budget.1 < random.1 && budget.2 < random.2);
+    }
+}
+
+/// Q3_K, and Q6_K for matrices that chance chooses, until all take about so many bytes.
+fn by_chance(source: &Source, bytes: usize, seed: u64) -> String {
+    let mut matrices: Vec<(&String, usize)> = source
+        .tensors
+        .iter()
+        .filter(|(_, t)| t.shape.len() > 1 && t.shape.last().is_some_and(|cols| cols % 256 == 0))
+        .map(|(name, t)| (name, t.values()))
+        .collect();
+    matrices.sort();
+    matrices.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+    let all: usize = matrices.iter().map(|m| m.1).sum();
+    // Bits of a weight: Q3_K 3.4375, Q4_K 4.5, Q6_K 6.5625.
+    let mut left = all as f64 * (4.5 - 3.4375);
+    let mut keep = Vec::new();
+    for (name, values) in matrices {
+        if left <= 0.0 {
+            break;
+        }
+        left -= values as f64 * (6.5625 - 3.4375);
+        keep.push(format!("\"{name}\" = \"Q6_K\""));
+    }
+    format!(
+        "[precision]\ndefault = \"Q3_K\"\nkeep = {{ {} }}",
+        keep.join(", ")
+    )
 }
