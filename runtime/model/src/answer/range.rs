@@ -113,21 +113,46 @@ fn between(low: &[u8], high: &[u8], cut: bool) -> String {
     };
     let (zeros, nines) = (vec![b'0'; low.len()], vec![b'9'; low.len()]);
     let digit = |d: u8| char::from(d);
-    if l == h {
+    if l == h && (low != zeros || high != nines) {
         return format!("{}{}", digit(l), rest(low, high));
     }
-    let mut all = vec![
-        format!("{}{}", digit(l), rest(low, &nines)),
-        format!("{}{}", digit(h), rest(&zeros, high)),
-    ];
-    if l + 1 < h {
+    // First digits behind which everything may stand are written together: otherwise the expression
+    // would double with every digit.
+    let mut all = Vec::new();
+    let (mut from, mut to) = (l, h);
+    if low != zeros {
+        all.push(format!("{}{}", digit(l), rest(low, &nines)));
+        from += 1;
+    }
+    if high != nines {
+        all.push(format!("{}{}", digit(h), rest(&zeros, high)));
+        to -= 1;
+    }
+    if from <= to {
         let n = low.len();
         let tail = match (n, cut) {
             (0, _) => String::new(),
             (_, true) => format!("[0-9]{{0,{n}}}"),
             (_, false) => format!("[0-9]{{{n}}}"),
         };
-        all.push(format!("[{}-{}]{tail}", digit(l + 1), digit(h - 1)));
+        all.push(format!("[{}-{}]{tail}", digit(from), digit(to)));
     }
     format!("({})", all.join("|"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expressions_grow_with_the_digits_and_not_faster() {
+        let odd = Range {
+            low: -123_456_789_012_345,
+            high: 543_210_987_654_321,
+        };
+        for range in [INTEGERS, odd] {
+            assert!(range.integers().len() < 4000, "{}", range.integers());
+            assert!(range.decimals().len() < 4000, "{}", range.decimals());
+        }
+    }
 }
