@@ -17,8 +17,11 @@ static TOKENS: LazyLock<(Tokenizer, Vocabulary, usize)> = LazyLock::new(|| {
     (tokenizer, vocabulary, tokens)
 });
 
-fuzz_target!(|data: (&str, Vec<u16>)| {
-    let (text, choices) = data;
+// A schema, a zero byte, and the choices of the answer.
+fuzz_target!(|data: &[u8]| {
+    let mut parts = data.splitn(2, |b| *b == 0);
+    let text = std::str::from_utf8(parts.next().unwrap_or_default()).unwrap_or_default();
+    let choices = parts.next().unwrap_or_default();
     let Ok(schema) = Schema::from_json(text) else {
         return;
     };
@@ -34,7 +37,7 @@ fuzz_target!(|data: (&str, Vec<u16>)| {
         let allowed: Vec<u32> = (0..*tokens as u32)
             .filter(|id| logits[*id as usize] == 0.0)
             .collect();
-        let id = allowed[usize::from(choice) % allowed.len()];
+        let id = allowed[usize::from(*choice) % allowed.len()];
         if id == tokenizer.text_end {
             let answer = tokenizer.decode(&ids).unwrap();
             assert!(answer.len() <= schema.longest());

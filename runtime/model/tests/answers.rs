@@ -40,8 +40,12 @@ fn vocabulary() -> (Tokenizer, Vocabulary, usize) {
 
 /// A schema of the supported keywords, by lot.
 fn schema(rng: &mut ChaCha8Rng, depth: usize) -> Value {
-    let kinds = if depth < 3 { 10 } else { 7 };
-    match rng.random_range(0..kinds) {
+    let kinds = match depth {
+        0 => 5..10,
+        1 | 2 => 0..10,
+        _ => 0..7,
+    };
+    match rng.random_range(kinds) {
         0 => json!({ "type": "boolean", "title": "a" }),
         1 => {
             let values = [
