@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::camera::{self, CameraSource};
 use crate::command;
-use crate::config::{Config, WatchConfig};
+use crate::config::{Config, error};
 use crate::engine::Engine;
 use crate::error::{AgentError, Result};
 use crate::link::{Connection, Incoming, Link};
@@ -23,6 +23,7 @@ use crate::security::Security;
 use crate::slot::Slot;
 use crate::topic::Topics;
 use crate::trigger::When;
+use crate::watch::Watch;
 use crate::worker::{Job, QUEUE, Worker, refusal};
 
 /// Progress messages that may wait.
@@ -57,6 +58,7 @@ impl Agent {
         engine: Arc<dyn Engine>,
     ) -> Result<Self> {
         config.check()?;
+        let watches = watches(config, folder, engine.as_ref())?;
         std::fs::create_dir_all(state).map_err(|e| AgentError::State {
             path: state.display().to_string(),
             reason: e.to_string(),
@@ -86,13 +88,11 @@ impl Agent {
             stopping: Arc::clone(&stopping),
         };
         let worker = thread("worker", move || worker.run(&queue))?;
-        for config in &config.watch {
-            if let Some(slot) = slots.get(&config.camera) {
-                let (slot, jobs, config) =
-                    (Arc::clone(slot), jobs.clone(), Arc::new(config.clone()));
-                let when = When::parse(&config.when)?;
+        for (watched, when) in watches {
+            if let Some(slot) = slots.get(&watched.config.camera) {
+                let (slot, jobs) = (Arc::clone(slot), jobs.clone());
                 threads.push(thread("watch", move || {
-                    watch(&config, &when, &slot, &jobs)
+                    watch(&watched, &when, &slot, &jobs)
                 })?);
             }
         }
@@ -163,6 +163,25 @@ impl Agent {
     }
 }
 
+/// Every watch with its files, which the engine has accepted, and when it looks.
+fn watches(config: &Config, folder: &Path, engine: &dyn Engine) -> Result<Vec<(Arc<Watch>, When)>> {
+    let load = |config| {
+        let watch = Watch::load(config, folder)?;
+        engine
+            .check(&watch.question)
+            .map_err(|e| match &config.schema {
+                Some(path) => error(
+                    "watch.schema",
+                    &path.display().to_string(),
+                    &format!("is refused: {e}"),
+                ),
+                None => error("watch.ask", &config.name, &format!("is refused: {e}")),
+            })?;
+        Ok((Arc::new(watch), When::parse(&config.when)?))
+    };
+    config.watch.iter().map(load).collect()
+}
+
 /// What to do with a message that comes in: a command goes to the worker, or is answered at once.
 fn incoming(
     topics: Topics,
@@ -199,7 +218,7 @@ fn incoming(
 }
 
 /// A watch's thread: every new frame goes past its trigger.
-fn watch(config: &Arc<WatchConfig>, when: &When, slot: &Slot, jobs: &SyncSender<Job>) {
+fn watch(watch: &Arc<Watch>, when: &When, slot: &Slot, jobs: &SyncSender<Job>) {
     let mut trigger = when.trigger();
     let mut seen = 0;
     while !slot.closed() {
@@ -212,14 +231,14 @@ fn watch(config: &Arc<WatchConfig>, when: &When, slot: &Slot, jobs: &SyncSender<
             continue;
         }
         let job = Job::Look {
-            watch: Arc::clone(config),
+            watch: Arc::clone(watch),
             frame,
             since: now,
         };
         match jobs.try_send(job) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => {
-                tracing::warn!(watch = config.name, "busy: a frame was not looked at");
+                tracing::warn!(watch = watch.config.name, "busy: a frame was not looked at");
             }
             Err(TrySendError::Disconnected(_)) => return,
         }

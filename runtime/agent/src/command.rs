@@ -1,5 +1,7 @@
 //! What is asked over MQTT. Everything in it is hostile until checked.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -7,7 +9,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::config::LONGEST_QUESTION;
-use crate::engine::{DrawRequest, Question};
+use crate::engine::{DrawRequest, Form, Question};
 use crate::frame::Picture;
 use crate::topic;
 
@@ -95,6 +97,7 @@ struct SeeArgs {
     region: Option<String>,
     camera: Option<String>,
     image: Option<String>,
+    schema: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -201,7 +204,17 @@ fn see(args: SeeArgs) -> Result<Action, String> {
     }
     let look = look(args.image, args.camera)?;
     let region = args.region.as_deref().map(region).transpose()?;
-    let question = Question { ask, region };
+    let form = match args.schema {
+        // The engine says what is wrong with a schema: it knows what it can keep to.
+        Some(schema) => Form::Schema(Arc::new(schema)),
+        None => Form::Text,
+    };
+    let question = Question {
+        ask,
+        region,
+        form,
+        examples: Vec::new(),
+    };
     Ok(Action::See { question, look })
 }
 

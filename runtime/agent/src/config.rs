@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::camera::CameraSource;
 use crate::error::{AgentError, Result};
 use crate::topic;
 use crate::trigger::When;
+use crate::watch::MOST_EXAMPLES;
 
 /// A configuration file.
 #[derive(Debug, Clone, Deserialize)]
@@ -118,9 +120,25 @@ pub struct WatchConfig {
     pub when: String,
     /// The question.
     pub ask: String,
+    /// A JSON Schema; left out: the answer is a text.
+    #[serde(default)]
+    pub schema: Option<PathBuf>,
+    /// Pictures with the answers that are expected for them.
+    #[serde(default)]
+    pub example: Vec<ExampleConfig>,
     /// What is published: `answer`, `picture`.
     #[serde(default = "answer_only")]
     pub publish: Vec<Publish>,
+}
+
+/// `[[watch.example]]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExampleConfig {
+    /// A PNG, JPEG or WebP file.
+    pub picture: PathBuf,
+    /// The answer: a text, or what the schema asks for.
+    pub answer: Value,
 }
 
 /// What a watch publishes.
@@ -201,6 +219,10 @@ impl Config {
                 let expected =
                     format!("is too long; at most {LONGEST_QUESTION} bytes are accepted");
                 return Err(error("watch.ask", &watch.name, &expected));
+            }
+            if watch.example.len() > MOST_EXAMPLES {
+                let expected = format!("has more than {MOST_EXAMPLES} examples");
+                return Err(error("watch.example", &watch.name, &expected));
             }
             When::parse(&watch.when)?;
         }

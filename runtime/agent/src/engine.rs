@@ -1,8 +1,10 @@
 //! What the agent needs of a model.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::frame::Picture;
 
@@ -33,6 +35,31 @@ pub struct Question {
     pub ask: String,
     /// The part of the picture that it is about: left, top, width, height in pixels.
     pub region: Option<[usize; 4]>,
+    /// What the answer looks like.
+    pub form: Form,
+    /// Pictures with the answers that are expected for them.
+    pub examples: Vec<Example>,
+}
+
+/// What an answer looks like.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Form {
+    /// Words as they come.
+    #[default]
+    Text,
+    /// JSON text that this JSON Schema accepts.
+    Schema(Arc<Value>),
+    /// `yes` or `no`.
+    YesOrNo,
+}
+
+/// A picture with the answer that is expected for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Example {
+    /// The picture.
+    pub picture: Picture,
+    /// The answer, as the model is to write it.
+    pub answer: String,
 }
 
 /// What is to be drawn. What is left out is the model's default.
@@ -72,7 +99,14 @@ pub trait Engine: Send + Sync {
     /// Which model it is.
     fn model(&self) -> ModelInfo;
 
-    /// Answers a question about a picture. `on_text` gets the answer piece by piece.
+    /// Whether a question can be answered at all: the schema of its answer, the lengths. Nothing is
+    /// looked at.
+    ///
+    /// # Errors
+    /// [`EngineError::Refused`] with the reason.
+    fn check(&self, question: &Question) -> Result<(), EngineError>;
+
+    /// Answers a question about a picture; the answer has the question's form. `on_text` gets the answer piece by piece.
     ///
     /// # Errors
     /// [`EngineError`].

@@ -6,7 +6,7 @@
 //! - [`frame`]: [`Frame`], a picture of a camera.
 //! - [`camera`]: sources of frames, one file a kind; [`slot`]: the newest frame, older ones are
 //!   dropped and counted.
-//! - [`trigger`]: when a frame is looked at, one file a kind.
+//! - [`trigger`]: when a frame is looked at, one file a kind; [`watch`](mod@watch): what is asked then.
 //! - [`message`]: the payloads on the wire; [`topic`]: their topics; [`command`]: what is asked over
 //!   MQTT, checked.
 //! - [`outbox`]: messages on disk until the broker has them; `ballast`: room for a full disk.
@@ -32,10 +32,13 @@ pub mod security;
 pub mod slot;
 pub mod topic;
 pub mod trigger;
+pub mod watch;
 pub mod worker;
 
 pub use agent::Agent;
 pub use config::Config;
-pub use engine::{DrawRequest, Engine, EngineError, ModelInfo, Progress, Question, Step};
+pub use engine::{
+    DrawRequest, Engine, EngineError, Example, Form, ModelInfo, Progress, Question, Step,
+};
 pub use error::{AgentError, Result};
 pub use frame::{Frame, Picture};

@@ -14,13 +14,14 @@ use time::OffsetDateTime;
 use tokio::sync::mpsc;
 
 use crate::command::{Action, Command, Look, ReplyTo};
-use crate::config::{Publish, WatchConfig};
-use crate::engine::{DrawRequest, Engine, EngineError, Progress, Question, Step};
+use crate::config::Publish;
+use crate::engine::{DrawRequest, Engine, EngineError, Form, Progress, Question, Step};
 use crate::frame::{Frame, Picture};
 use crate::message::{Event, EventType, Outcome, Reply, Timing, json, rfc3339};
 use crate::outbox::{Class, Header, Message, Outbox};
 use crate::slot::Slot;
 use crate::topic::Topics;
+use crate::watch::Watch;
 
 /// Jobs that may wait.
 pub const QUEUE: usize = 16;
@@ -33,7 +34,7 @@ pub enum Job {
     /// A frame that a watch's trigger has chosen.
     Look {
         /// The watch.
-        watch: Arc<WatchConfig>,
+        watch: Arc<Watch>,
         /// The frame.
         frame: Arc<Frame>,
         /// When it was chosen.
@@ -75,13 +76,10 @@ impl Worker {
         }
     }
 
-    fn look(&self, watch: &WatchConfig, frame: &Frame, since: Instant) {
+    fn look(&self, watch: &Watch, frame: &Frame, since: Instant) {
         let started = Instant::now();
-        let question = Question {
-            ask: watch.ask.clone(),
-            region: None,
-        };
-        let answer = match self.see(&frame.picture, &question) {
+        let (question, watch) = (&watch.question, &watch.config);
+        let answer = match self.see(&frame.picture, question) {
             Ok(answer) => answer,
             Err(e) => {
                 tracing::error!(watch = watch.name, "{e}");
@@ -113,7 +111,7 @@ impl Worker {
                     at: rfc3339(frame.at),
                     camera: watch.camera.clone(),
                     watch: watch.name.clone(),
-                    answer: Value::String(answer),
+                    answer,
                     model: self.engine.model(),
                     timing,
                     picture,
@@ -184,7 +182,7 @@ impl Worker {
         vec![match answer {
             Ok(answer) => {
                 let timing = timing(since, started, "see");
-                let outcome = Outcome::Answer(Value::String(answer));
+                let outcome = Outcome::Answer(answer);
                 self.result(reply, outcome, timing)
             }
             Err(e) => refusal(&self.topics, reply, &e),
@@ -231,8 +229,13 @@ impl Worker {
         }
     }
 
-    fn see(&self, picture: &Picture, question: &Question) -> Result<String, EngineError> {
-        guarded(|| self.engine.see(picture, question, &mut |_| self.go_on()))
+    fn see(&self, picture: &Picture, question: &Question) -> Result<Value, EngineError> {
+        let answer = guarded(|| self.engine.see(picture, question, &mut |_| self.go_on()))?;
+        match question.form {
+            Form::Text | Form::YesOrNo => Ok(Value::String(answer)),
+            Form::Schema(_) => serde_json::from_str(&answer)
+                .map_err(|e| EngineError::Refused(format!("the answer is no JSON: {e}"))),
+        }
     }
 
     fn go_on(&self) -> ControlFlow<()> {

@@ -80,6 +80,9 @@ pub(crate) struct SeeArgs {
     /// Ask about this part of the picture: left, top, width and height in pixels.
     #[arg(long, value_name = "X,Y,W,H", value_parser = kinglet_agent::command::region)]
     pub(crate) region: Option<[usize; 4]>,
+    /// A JSON Schema: the answer is JSON that it accepts (docs/answers.md).
+    #[arg(long, value_name = "S.json", conflicts_with = "think")]
+    pub(crate) schema: Option<PathBuf>,
     /// Let the model think in words first.
     #[arg(long)]
     pub(crate) think: bool,

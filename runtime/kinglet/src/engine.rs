@@ -4,10 +4,12 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use kinglet_agent as agent;
-use kinglet_agent::{DrawRequest, Engine, EngineError, ModelInfo, Progress, Question};
+use kinglet_agent::{DrawRequest, Engine, EngineError, Form, ModelInfo, Progress, Question};
 use kinglet_kernels::Device;
 use kinglet_model::recipes::{Guides, to_answer};
-use kinglet_model::{DrawOptions, Drawing, Model, ModelError, Picture, WriteOptions};
+use kinglet_model::{
+    Constraint, DrawOptions, Drawing, Model, ModelError, Picture, Schema, Shape, WriteOptions,
+};
 
 /// The most tokens of an answer.
 pub(crate) const MOST_TOKENS: usize = 512;
@@ -21,6 +23,10 @@ pub(crate) struct ModelEngine<D: Device> {
 impl<D: Device> Engine for ModelEngine<D> {
     fn model(&self) -> ModelInfo {
         self.info.clone()
+    }
+
+    fn check(&self, question: &Question) -> Result<(), EngineError> {
+        prepare(&self.model, question).map(drop).map_err(refused)
     }
 
     fn see(
@@ -81,10 +87,54 @@ pub(crate) fn see<D: Device>(
     think: bool,
     on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
 ) -> Result<String, ModelError> {
-    let mut context = to_answer(model, picture, question.region, &question.ask, think)?;
-    Ok(context
-        .write(&WriteOptions::greedy(MOST_TOKENS), on_text)?
-        .text)
+    // What cannot be answered is refused before anything is computed.
+    let shape = prepare(model, question)?;
+    let examples = question.examples.iter().map(|e| {
+        let (width, height) = (e.picture.width as usize, e.picture.height as usize);
+        let picture = Picture::from_rgb(width, height, e.picture.rgb.to_vec())?;
+        Ok((picture, e.answer.as_str()))
+    });
+    let examples: Vec<(Picture, &str)> = examples.collect::<Result<_, ModelError>>()?;
+    let ask = &question.ask;
+    let mut context = to_answer(model, &examples, picture, question.region, ask, think)?;
+    let written = match shape {
+        Some(mut shape) => context.write_within(&mut shape, None, on_text)?,
+        None => context.write(&WriteOptions::greedy(MOST_TOKENS), on_text)?,
+    };
+    Ok(written.text)
+}
+
+/// What holds an answer to its form.
+fn shape<D: Device>(model: &Model<D>, form: &Form) -> Result<Option<Shape>, ModelError> {
+    Ok(match form {
+        Form::Text => None,
+        Form::Schema(schema) => {
+            let schema = Schema::from_value(schema)?;
+            Some(Shape::of_schema(model.vocabulary()?, &schema)?)
+        }
+        Form::YesOrNo => Some(Shape::of_words(model.vocabulary()?, &["yes", "no"])?),
+    })
+}
+
+/// What holds an answer to its form, if the question and the longest answer fit the context.
+fn prepare<D: Device>(model: &Model<D>, question: &Question) -> Result<Option<Shape>, ModelError> {
+    let shape = shape(model, &question.form)?;
+    let longest = shape.as_ref().map_or(0, Constraint::longest);
+    // A text has two markers; a picture, at whatever size, one position.
+    let text = |t: &str| Ok::<_, ModelError>(model.tokenizer.encode_data(t)?.len() + 2);
+    let mut positions = 1 + text(&question.ask)? + longest + 1;
+    for example in &question.examples {
+        positions += 1 + text(&question.ask)? + text(&example.answer)?;
+    }
+    let limit = model.config.language.context_length;
+    if positions > limit {
+        return Err(ModelError::Request {
+            what: "the question with its examples and its longest answer",
+            got: format!("{positions} positions long"),
+            expected: format!("this model has {limit}"),
+        });
+    }
+    Ok(shape)
 }
 
 /// What a drawing or an edit is made of.

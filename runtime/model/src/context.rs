@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use kinglet_kernels::Device;
 
+use crate::answer::Constraint;
 use crate::error::{ModelError, Result};
 use crate::language::{Block, Caches, KeysValues, Rows};
 use crate::model::Model;
@@ -218,7 +219,55 @@ impl<D: Device> Context<D> {
         options: &WriteOptions,
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Written> {
-        let mut sampler = Sampler::new(options.sampling.as_ref())?;
+        let choose = |sampler: &mut Sampler, logits: Vec<f32>| Ok(sampler.choose(&logits));
+        self.write_with(
+            options.max_tokens,
+            options.sampling.as_ref(),
+            choose,
+            on_text,
+        )
+    }
+
+    /// As [`Context::write`], with a constraint on the tokens, which bounds their number too. The
+    /// text is always complete.
+    ///
+    /// # Errors
+    /// As [`Context::write`]; what the constraint refuses.
+    pub fn write_within(
+        &mut self,
+        constraint: &mut dyn Constraint,
+        sampling: Option<&Sampling>,
+        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Written> {
+        let longest = constraint.longest();
+        // The start marker is fed too.
+        self.next_positions(longest.saturating_add(1))?;
+        let end = self.model.tokenizer.text_end;
+        let choose = |sampler: &mut Sampler, mut logits: Vec<f32>| {
+            constraint.mask(&mut logits)?;
+            let token = sampler.choose(&logits);
+            if token != end {
+                constraint.accept(token)?;
+            }
+            Ok(token)
+        };
+        let written = self.write_with(longest, sampling, choose, on_text)?;
+        if written.complete {
+            Ok(written)
+        } else {
+            let text = format!("an answer passed {longest} tokens; this is a bug of Kinglet");
+            Err(ModelError::Schema(text))
+        }
+    }
+
+    fn write_with(
+        &mut self,
+        max_tokens: usize,
+        sampling: Option<&Sampling>,
+        mut choose: impl FnMut(&mut Sampler, Vec<f32>) -> Result<u32>,
+        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Written> {
+        let mut sampler = Sampler::new(sampling)?;
         let model = Arc::clone(&self.model);
         let tokenizer = &model.tokenizer;
         let mut fed = Vec::new();
@@ -228,11 +277,11 @@ impl<D: Device> Context<D> {
             let rows = self.push_ids(&[token], &mut None)?;
             fed.push(token);
             let logits = model.language.logits(&model.device, &rows)?;
-            token = sampler.choose(&model.device.download(&logits)?);
+            token = choose(&mut sampler, model.device.download(&logits)?)?;
             if token == tokenizer.text_end {
                 break true;
             }
-            if fed.len() > options.max_tokens {
+            if fed.len() > max_tokens {
                 break false;
             }
             // A token may end inside a character: decode all, show what has become certain.

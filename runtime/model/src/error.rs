@@ -110,6 +110,9 @@ pub enum ModelError {
     /// The tokenizer cannot be built or used.
     #[error("the tokenizer: {0}")]
     Tokenizer(String),
+    /// A schema for answers is not accepted, or an answer cannot follow it.
+    #[error("the schema: {0}")]
+    Schema(String),
     /// A picture cannot be used.
     #[error("{0}")]
     Picture(String),

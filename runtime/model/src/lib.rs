@@ -11,6 +11,7 @@
 //! - [`vision`], [`language`], [`latent`], [`autoencoder`]: the four parts of the network.
 //! - [`model`]: [`Model`], all of it on one device.
 //! - [`context`]: [`Context`], a KV cache that only grows: push text and pictures, write text, fork.
+//! - [`answer`]: answers of a shape that was asked for (a JSON Schema, or one of some words).
 //! - [`schedule`], [`draw`]: flow matching: timesteps, guidance, the Euler loop.
 //! - [`preview`]: a small picture of a drawing that is not done.
 //! - [`recipes`]: the contexts that a drawing, an edit and a thought need.
@@ -19,6 +20,7 @@
 //! Everything is generic over [`kinglet_kernels::Device`]. Formulas are those of the BAGEL reference
 //! implementation and of the FLUX autoencoder; section numbers in comments refer to docs/model.md.
 
+pub mod answer;
 pub mod autoencoder;
 pub mod config;
 pub mod context;
@@ -43,6 +45,7 @@ mod taylor;
 pub mod tokenizer;
 pub mod vision;
 
+pub use answer::{Constraint, Schema, Shape, Vocabulary};
 pub use config::Config;
 pub use context::{Context, Sampling, WriteOptions, Written};
 pub use draw::{DrawOptions, Drawing, Guidance, Step};

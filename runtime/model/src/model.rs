@@ -1,11 +1,12 @@
 //! All parts of a model on one device.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use kinglet_kernels::cpu::CacheFormat;
 use kinglet_kernels::{Cpu, Device, Role};
 
+use crate::answer::Vocabulary;
 use crate::autoencoder::Autoencoder;
 use crate::config::Config;
 use crate::context::Context;
@@ -33,6 +34,8 @@ pub struct Model<D: Device> {
     pub latents: Latents<D>,
     /// Pixels and latents.
     pub autoencoder: Autoencoder<D>,
+    /// The bytes of its tokens, once an answer of a shape has been asked for.
+    vocabulary: OnceLock<Vocabulary>,
 }
 
 impl Model<Cpu> {
@@ -71,6 +74,7 @@ impl<D: Device> Model<D> {
             language: Language::load(loader, &config)?,
             latents: Latents::load(loader, &config)?,
             autoencoder: Autoencoder::load(loader, &config)?,
+            vocabulary: OnceLock::new(),
             config,
             device,
         }))
@@ -127,6 +131,18 @@ impl<D: Device> Model<D> {
         for e in parts.into_iter().filter_map(Result::err) {
             audit.problem(e);
         }
+    }
+
+    /// The bytes of its tokens, which answers of a shape need.
+    ///
+    /// # Errors
+    /// [`ModelError::Tokenizer`] naming what no token spells.
+    pub fn vocabulary(&self) -> Result<&Vocabulary> {
+        if let Some(vocabulary) = self.vocabulary.get() {
+            return Ok(vocabulary);
+        }
+        let vocabulary = Vocabulary::new(&self.tokenizer, self.config.language.vocabulary)?;
+        Ok(self.vocabulary.get_or_init(|| vocabulary))
     }
 
     /// An empty context.

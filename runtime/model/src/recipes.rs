@@ -20,12 +20,14 @@ pub const PART_OF_PICTURE: &str = "The second picture is a part of the first.";
 
 /// The context of a question about a picture, or about a part of it (left, top, width, height):
 /// then the part comes beside the whole, with the words that say so. `think` puts the request to
-/// think before all.
+/// think before all. `examples` are pictures with the answers to the same question that are expected
+/// for them; they come before the picture.
 ///
 /// # Errors
 /// [`crate::ModelError`] if the picture, the part or the question cannot be used.
 pub fn to_answer<D: Device>(
     model: &Arc<Model<D>>,
+    examples: &[(Picture, &str)],
     picture: &Picture,
     region: Option<[usize; 4]>,
     question: &str,
@@ -35,6 +37,11 @@ pub fn to_answer<D: Device>(
     let mut context = model.context();
     if think {
         context.push_text(THINK_TO_ANSWER)?;
+    }
+    for (picture, answer) in examples {
+        context.push_image(picture)?;
+        context.push_text(question)?;
+        context.push_text(answer)?;
     }
     context.push_image(picture)?;
     if let Some(part) = part {

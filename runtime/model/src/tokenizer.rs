@@ -105,6 +105,11 @@ impl Tokenizer {
         block
     }
 
+    /// The name of a token, in the tokenizer's own spelling of bytes.
+    pub(crate) fn name(&self, id: u32) -> Option<String> {
+        self.trusted.id_to_token(id)
+    }
+
     /// The text of ids, special tokens included.
     ///
     /// # Errors

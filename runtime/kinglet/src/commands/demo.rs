@@ -126,6 +126,8 @@ fn configuration(url: &str, ask: &str) -> Config {
             camera: "clip".to_owned(),
             when: "motion".to_owned(),
             ask: ask.to_owned(),
+            schema: None,
+            example: Vec::new(),
             publish: vec![Publish::Answer],
         }],
     }

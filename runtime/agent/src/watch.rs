@@ -1,0 +1,146 @@
+//! A watch with its files read: what is asked about every frame that its trigger chooses.
+
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::config::{ExampleConfig, WatchConfig, error};
+use crate::engine::{Example, Form, Question};
+use crate::error::{AgentError, Result};
+use crate::frame::Picture;
+
+/// The largest schema file, in bytes.
+pub const LARGEST_SCHEMA: u64 = 64 << 10;
+/// The largest picture of an example, in bytes of its file.
+pub const LARGEST_EXAMPLE: u64 = 8 << 20;
+/// The most examples of a watch.
+pub const MOST_EXAMPLES: usize = 4;
+/// The longest answer of an example, in bytes.
+pub const LONGEST_EXAMPLE: usize = 4096;
+
+/// A watch that is ready to look.
+#[derive(Debug)]
+pub struct Watch {
+    /// What the user wrote.
+    pub config: WatchConfig,
+    /// What is asked.
+    pub question: Question,
+}
+
+impl Watch {
+    /// Reads the files that a watch names. Relative ones are relative to `folder`.
+    ///
+    /// # Errors
+    /// [`AgentError::Config`] naming the file.
+    pub fn load(config: &WatchConfig, folder: &Path) -> Result<Self> {
+        let form = match &config.schema {
+            None => Form::Text,
+            Some(path) => {
+                let refuse = |reason: String| file_error("watch.schema", path, &reason);
+                let bytes = read(&folder.join(path), LARGEST_SCHEMA).map_err(refuse)?;
+                let schema = serde_json::from_slice(&bytes)
+                    .map_err(|e| file_error("watch.schema", path, &format!("is no JSON: {e}")))?;
+                Form::Schema(Arc::new(schema))
+            }
+        };
+        let examples = config.example.iter().map(|e| example(e, &form, folder));
+        Ok(Watch {
+            question: Question {
+                ask: config.ask.clone(),
+                region: None,
+                examples: examples.collect::<Result<_>>()?,
+                form,
+            },
+            config: config.clone(),
+        })
+    }
+}
+
+fn example(config: &ExampleConfig, form: &Form, folder: &Path) -> Result<Example> {
+    let path = &config.picture;
+    let refuse = |reason: String| file_error("watch.example.picture", path, &reason);
+    let bytes = read(&folder.join(path), LARGEST_EXAMPLE).map_err(refuse)?;
+    let picture = Picture::decode(&bytes).map_err(|e| {
+        file_error(
+            "watch.example.picture",
+            path,
+            &format!("cannot be used: {e}"),
+        )
+    })?;
+    let answer = match (&config.answer, form) {
+        (Value::String(text), Form::Text) => text.clone(),
+        // As the model is to write it.
+        (value, _) => value.to_string(),
+    };
+    if answer.len() > LONGEST_EXAMPLE {
+        let expected = format!("has a longer answer than {LONGEST_EXAMPLE} bytes");
+        return Err(file_error("watch.example.picture", path, &expected));
+    }
+    Ok(Example { picture, answer })
+}
+
+fn file_error(field: &str, path: &Path, expected: &str) -> AgentError {
+    error(field, &path.display().to_string(), expected)
+}
+
+/// Reads a file of at most so many bytes; what is wrong is said as the rest of a sentence.
+fn read(path: &Path, most: u64) -> std::result::Result<Vec<u8>, String> {
+    let unreadable = |e: std::io::Error| format!("cannot be read: {e}");
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    file.take(most + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    if bytes.len() as u64 > most {
+        return Err(format!("has more than {most} bytes"));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, folder: &Path) -> Result<Watch> {
+        let config: WatchConfig = toml::from_str(text).unwrap();
+        Watch::load(&config, folder)
+    }
+
+    const WATCH: &str = "name = 'who'\ncamera = 'door'\nwhen = 'motion'\nask = 'who?'\n";
+
+    #[test]
+    fn the_files_of_a_watch_are_read_or_named() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("who.json"), r#"{"type": "null"}"#).unwrap();
+        std::fs::write(folder.path().join("bad.json"), "{").unwrap();
+        std::fs::write(folder.path().join("large.json"), vec![b' '; 70_000]).unwrap();
+        let picture = Picture {
+            width: 2,
+            height: 1,
+            rgb: vec![9; 6].into(),
+        };
+        let png = picture.to_png().unwrap();
+        std::fs::write(folder.path().join("x.png"), png).unwrap();
+
+        let example = "[[example]]\npicture = 'x.png'\nanswer = { count = 2 }\n";
+        let text = format!("{WATCH}schema = 'who.json'\n{example}");
+        let watch = load(&text, folder.path()).unwrap();
+        assert_eq!(watch.question.examples[0].answer, r#"{"count":2}"#);
+        assert!(matches!(watch.question.form, Form::Schema(_)));
+
+        for (lines, words) in [
+            ("schema = 'none.json'", "none.json\" cannot be read"),
+            ("schema = 'bad.json'", "bad.json\" is no JSON"),
+            ("schema = 'large.json'", "large.json\" has more than"),
+            (
+                "[[example]]\npicture = 'who.json'\nanswer = 'a'",
+                "who.json\" cannot be used",
+            ),
+        ] {
+            let refused = load(&format!("{WATCH}{lines}"), folder.path()).unwrap_err();
+            assert!(refused.to_string().contains(words), "{refused}");
+        }
+    }
+}
