@@ -55,8 +55,11 @@ const FRAME_RATES: RangeInclusive<f64> = 0.001..=120.0;
 /// The most memory that decoding a camera's picture may take, in bytes: 21 megapixels of RGB.
 const DECODE_BYTES: u64 = 64 << 20;
 
-/// A camera's picture, decoded within what a camera may cost.
-fn decode(bytes: &[u8]) -> std::result::Result<Picture, String> {
+/// A camera's picture, a PNG, JPEG or WebP file, decoded within what a camera may cost.
+///
+/// # Errors
+/// The reason, if it is none of these, damaged or too large.
+pub fn decode(bytes: &[u8]) -> std::result::Result<Picture, String> {
     Picture::decode_within(&jpeg::with_tables(bytes), DECODE_BYTES)
 }
 
