@@ -102,7 +102,7 @@ impl Default for OutboxConfig {
 pub struct CameraConfig {
     /// What watches and commands call it.
     pub name: String,
-    /// `v4l2:DEVICE`, `mjpeg:URL`, `snapshot:URL` or `folder:DIR`, the latter with `?fps=N`.
+    /// `v4l2:DEVICE`, `rtsp://...`, `mjpeg:URL`, `snapshot:URL` or `folder:DIR`, the latter with `?fps=N`.
     pub source: String,
     /// Frames a second that are looked at; more are left out, undecoded.
     #[serde(default)]

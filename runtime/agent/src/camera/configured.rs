@@ -19,6 +19,8 @@ fn sources_are_read_with_their_keys() {
             12.5,
         ),
         ("source = 'mjpeg:https://[::1]/b'\nca = 'ca.pem'", 5.0),
+        ("source = 'rtsp://u:p@a/b'", 5.0),
+        ("source = 'rtsp:rtsp://u:p@a:8554/b'", 5.0),
         ("source = 'v4l2:/dev/video0'", 5.0),
         (
             "source = 'v4l2:/dev/video0'\nwidth = 640\nheight = 480",
@@ -48,6 +50,7 @@ fn bad_sources_are_refused_and_no_password_is_repeated() {
         "source = 'v4l2:/dev/video0'\nwidth = 640",
         "source = 'v4l2:/dev/video0'\nwidth = 0\nheight = 0",
         "source = 'v4l2:/dev/video0'\nwidth = 99999\nheight = 99999",
+        "source = 'rtsp:http://user:secret@host/'",
         "source = 'htp://user:secret@host'",
         "source = 'mjpeg:ftp://user:secret@host/'",
         "source = 'mjpeg:http://user:secret@'",

@@ -1,18 +1,19 @@
 //! Sources of frames, one file a kind.
 //!
 //! # Layout
-//! - [`folder`], [`snapshot`], [`mjpeg`], [`v4l2`](mod@v4l2): the kinds, listed in [`KINDS`].
+//! - [`folder`], [`snapshot`], [`mjpeg`], [`rtsp`], [`v4l2`](mod@v4l2): the kinds, listed in [`KINDS`].
 //! - [`source`]: what a kind is; [`retry`]: one connection after another; [`feed`]: the way of a frame
 //!   from a kind to the slot: rate, masks, counters; [`mask`]; [`report`]: the counters.
 //! - [`http`]: fetching from a camera; [`address`]: its URL, whose secrets are never shown;
 //!   [`multipart`]: frames in a stream of bytes.
-//! - [`yuyv`]: pixels of a sensor as RGB; [`jpeg`]: what webcams leave out of their frames.
+//! - [`h264`]: its pictures decoded; [`yuyv`]: pixels of a sensor as RGB; [`jpeg`]: what webcams leave out of their frames.
 
 mod address;
 #[cfg(test)]
 mod configured;
 mod feed;
 mod folder;
+mod h264;
 mod http;
 mod jpeg;
 mod mask;
@@ -20,6 +21,9 @@ mod mjpeg;
 pub mod multipart;
 mod report;
 mod retry;
+mod rtsp;
+#[cfg(test)]
+mod rtsp_tests;
 mod snapshot;
 mod source;
 #[cfg(test)]
@@ -48,6 +52,7 @@ const KINDS: &[(&str, source::Parse)] = &[
     ("v4l2:", v4l2::parse),
     ("mjpeg:", mjpeg::parse),
     ("snapshot:", snapshot::parse),
+    ("rtsp:", rtsp::parse),
 ];
 
 /// Frames a second that may be asked for.

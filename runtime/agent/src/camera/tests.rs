@@ -14,14 +14,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server that answers every request with what the closure makes of the request's head and number; it
 /// closes a connection for which the closure says false.
-struct Server {
+pub(super) struct Server {
     port: u16,
     heads: Arc<Mutex<Vec<String>>>,
     connections: Arc<AtomicUsize>,
 }
 
 impl Server {
-    fn start(answer: impl Fn(&str, usize, &mut TcpStream) -> bool + Send + Sync + 'static) -> Self {
+    pub(super) fn start(
+        answer: impl Fn(&str, usize, &mut TcpStream) -> bool + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let server = Server {
             port: listener.local_addr().unwrap().port(),
@@ -52,7 +54,7 @@ impl Server {
         server
     }
 
-    fn url(&self, path: &str) -> String {
+    pub(super) fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
 }
@@ -70,15 +72,15 @@ fn head(stream: &mut TcpStream) -> Option<String> {
 }
 
 /// A camera at work.
-struct Playing {
-    slot: Arc<Slot>,
-    report: Arc<Report>,
-    seen: u64,
+pub(super) struct Playing {
+    pub(super) slot: Arc<Slot>,
+    pub(super) report: Arc<Report>,
+    pub(super) seen: u64,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Playing {
-    fn start(lines: &str) -> Self {
+    pub(super) fn start(lines: &str) -> Self {
         let config: CameraConfig = toml::from_str(&format!("name = 'c'\n{lines}")).unwrap();
         let camera = Camera::read(&config).unwrap();
         let slot = Arc::new(Slot::default());
@@ -93,7 +95,7 @@ impl Playing {
     }
 
     /// The next frame's first brightness.
-    fn next(&mut self) -> u8 {
+    pub(super) fn next(&mut self) -> u8 {
         let frame = self.slot.newer_than(self.seen, PATIENCE);
         let frame = frame.unwrap_or_else(|| panic!("{:?}", self.report.read(Instant::now())));
         self.seen = frame.number;
@@ -101,7 +103,7 @@ impl Playing {
     }
 
     /// Waits until the camera's trouble says this.
-    fn trouble(&self, expected: &str) -> CameraReport {
+    pub(super) fn trouble(&self, expected: &str) -> CameraReport {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let report = self.report.read(Instant::now());
