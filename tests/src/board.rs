@@ -29,7 +29,9 @@ impl Board {
         command
             .args(["-M", "virt", "-cpu", "cortex-a76", "-accel", "tcg"])
             .args(["-smp", "2", "-m", "512", "-nographic", "-no-reboot"])
-            .args(["-nic", "user,model=virtio-net-pci"])
+            .args(["-netdev", "user,id=net"])
+            // Nothing is started from the network, so it needs no boot ROM.
+            .args(["-device", "virtio-net-pci,netdev=net,romfile="])
             .arg("-kernel")
             .arg(folder.join("vmlinuz"))
             .arg("-initrd")
