@@ -5,11 +5,13 @@
 //! - [`broker`]: a real mosquitto on a free port; [`mod@device`]: a device to be tried.
 //! - [`proxy`]: what breaks the connection between both, and reads along; [`disk`]: a small disk that can
 //!   be filled.
+//! - [`mod@board`]: an emulated board with a camera.
 //! - [`viewer`]: an MQTT client that waits for messages.
 //!
 //! These are test tools: they panic where a test cannot go on.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod board;
 pub mod broker;
 pub mod device;
 pub mod disk;

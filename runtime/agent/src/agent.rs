@@ -1,6 +1,6 @@
 //! All of it wired together.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,9 +9,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
-use crate::camera::{self, CameraSource};
+use crate::camera::{Camera, CameraReport, Report};
 use crate::command;
 use crate::config::{Config, error};
 use crate::engine::Engine;
@@ -68,12 +68,16 @@ impl Agent {
         let security = Security::load(&config.broker, folder)?;
 
         let mut slots = HashMap::new();
+        let mut reports = BTreeMap::new();
+        let status_changed = Arc::new(Notify::new());
         let mut threads = Vec::new();
-        for camera in &config.camera {
-            let source = CameraSource::parse(&camera.source)?.relative_to(folder);
+        for config in &config.camera {
+            let camera = Camera::read(config)?;
             let slot = Arc::new(Slot::default());
-            threads.push(camera::start(camera, source, Arc::clone(&slot))?);
-            slots.insert(camera.name.clone(), slot);
+            let report = Arc::new(Report::new(camera.rate(), Arc::clone(&status_changed)));
+            threads.push(camera.start(folder, Arc::clone(&slot), Arc::clone(&report))?);
+            slots.insert(config.name.clone(), Arc::clone(&slot));
+            reports.insert(config.name.clone(), (report, slot));
         }
 
         let (jobs, queue) = sync_channel(QUEUE);
@@ -113,9 +117,11 @@ impl Agent {
             online: Box::new(move || {
                 json(&Status {
                     at: Some(rfc3339(OffsetDateTime::now_utc())),
+                    sources: sources(&reports),
                     ..status.clone()
                 })
             }),
+            status_changed,
             subscriptions: topics.subscriptions(&config.device.groups),
             outbox: Arc::clone(&outbox),
             progress: progress_queue,
@@ -263,6 +269,18 @@ fn status(config: &Config, engine: &dyn Engine) -> Status {
         model: engine.model(),
         cameras: config.camera.iter().map(|c| c.name.clone()).collect(),
         watches: config.watch.iter().map(|w| w.name.clone()).collect(),
+        sources: BTreeMap::new(),
         at: None,
     }
+}
+
+/// How the cameras do. Frames that came and went before a watch had time for them count as dropped.
+fn sources(reports: &BTreeMap<String, (Arc<Report>, Arc<Slot>)>) -> BTreeMap<String, CameraReport> {
+    let now = Instant::now();
+    let read = |(name, (report, slot)): (&String, &(Arc<Report>, Arc<Slot>))| {
+        let mut report = report.read(now);
+        report.dropped += slot.dropped();
+        (name.clone(), report)
+    };
+    reports.iter().map(read).collect()
 }

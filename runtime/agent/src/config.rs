@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::camera::CameraSource;
+use crate::camera::Camera;
 use crate::error::{AgentError, Result};
 use crate::topic;
 use crate::trigger::When;
@@ -99,13 +99,54 @@ impl Default for OutboxConfig {
 }
 
 /// `[[camera]]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CameraConfig {
     /// What watches and commands call it.
     pub name: String,
-    /// `folder:DIR`, with `?fps=N`.
+    /// `v4l2:DEVICE`, `rtsp://...`, `mjpeg:URL`, `snapshot:URL` or `folder:DIR`, the latter with `?fps=N`.
     pub source: String,
+    /// Frames a second that are looked at; more are left out, undecoded.
+    #[serde(default)]
+    pub fps: Option<f64>,
+    /// Pixels, asked of a `v4l2:` camera.
+    #[serde(default)]
+    pub width: Option<u32>,
+    /// Pixels, asked of a `v4l2:` camera.
+    #[serde(default)]
+    pub height: Option<u32>,
+    /// Rectangles `[x, y, width, height]`, in fractions of the picture, that nobody may see.
+    #[serde(default)]
+    pub mask: Vec<[f64; 4]>,
+    /// Certificates of the authorities that may vouch for an `https:` camera, in PEM; left out: the
+    /// system's.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
+}
+
+// By hand: a source may hold a password.
+impl std::fmt::Debug for CameraConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CameraConfig")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl CameraConfig {
+    /// A camera with nothing but a name and a source.
+    #[must_use]
+    pub fn new(name: &str, source: &str) -> Self {
+        CameraConfig {
+            name: name.to_owned(),
+            source: source.to_owned(),
+            fps: None,
+            width: None,
+            height: None,
+            mask: Vec::new(),
+            ca: None,
+        }
+    }
 }
 
 /// `[[watch]]`
@@ -199,7 +240,7 @@ impl Config {
             if self.camera[..i].iter().any(|c| c.name == camera.name) {
                 return Err(error("camera.name", &camera.name, "is used twice"));
             }
-            CameraSource::parse(&camera.source)?;
+            Camera::read(camera)?;
         }
         for (i, watch) in self.watch.iter().enumerate() {
             if !topic::is_name(&watch.name) {

@@ -29,13 +29,21 @@ impl Picture {
     /// # Errors
     /// The reason, if it is none of these, damaged or too large.
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
+        Self::decode_within(bytes, DECODE_BYTES)
+    }
+
+    /// The same, with at most this many bytes of memory for the pixels.
+    ///
+    /// # Errors
+    /// The reason, if it is none of these, damaged or too large.
+    pub fn decode_within(bytes: &[u8], most: u64) -> Result<Self, String> {
         let mut reader = ImageReader::new(Cursor::new(bytes))
             .with_guessed_format()
             .map_err(|e| e.to_string())?;
         let mut limits = Limits::default();
         limits.max_image_width = Some(LONGEST_SIDE);
         limits.max_image_height = Some(LONGEST_SIDE);
-        limits.max_alloc = Some(DECODE_BYTES);
+        limits.max_alloc = Some(most);
         reader.limits(limits);
         let decoded = reader
             .decode()

@@ -13,7 +13,7 @@ use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{ConnectProperties, LastWill, Packet, Publish, PublishProperties};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
 use rumqttc::{Outgoing, TlsConfiguration, Transport};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::command::{Envelope, LARGEST_COMMAND};
@@ -29,6 +29,10 @@ const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 /// Requests that the client may hold; far more than are ever open.
 const REQUESTS: usize = 64;
+/// How often the status is published anew: its counters grow.
+const STATUS: Duration = Duration::from_secs(60);
+/// How long news waits for more news, so that a camera that comes and goes makes few statuses.
+const STATUS_SOON: Duration = Duration::from_secs(2);
 /// How long the outbox may take to empty when the agent stops.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -59,6 +63,8 @@ pub(crate) struct Link {
     pub(crate) status_topic: String,
     pub(crate) will: Vec<u8>,
     pub(crate) online: Box<dyn Fn() -> Vec<u8> + Send>,
+    /// Told when there is news for the status.
+    pub(crate) status_changed: Arc<Notify>,
     pub(crate) subscriptions: Vec<String>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) progress: mpsc::Receiver<Message>,
@@ -143,6 +149,7 @@ impl Link {
         let mut farewell: Option<Instant> = None;
         let mut stop = self.stop.clone();
         let outbox = Arc::clone(&self.outbox);
+        let status_changed = Arc::clone(&self.status_changed);
         loop {
             if session.connected {
                 self.send(session);
@@ -156,6 +163,8 @@ impl Link {
             let woken = tokio::select! {
                 event = events.poll() => Woken::Event(event),
                 () = outbox.stored.notified(), if session.connected => Woken::Stored,
+                () = status_changed.notified(), if session.connected => Woken::News,
+                () = tokio::time::sleep_until(session.status_due), if session.connected => Woken::Status,
                 Some(message) = self.progress.recv(), if session.connected => Woken::Progress(message),
                 _ = stop.wait_for(|stop| *stop), if farewell.is_none() => Woken::Stop,
                 () = tokio::time::sleep_until(deadline), if farewell.is_some() => Woken::Late,
@@ -164,6 +173,10 @@ impl Link {
                 Woken::Event(Ok(event)) => self.handle(session, event),
                 Woken::Event(Err(e)) => return End::Broken(e),
                 Woken::Stored => {}
+                Woken::News => {
+                    session.status_due = session.status_due.min(Instant::now() + STATUS_SOON)
+                }
+                Woken::Status => session.status(&self.status_topic, (self.online)()),
                 Woken::Progress(message) => session.publish(message, None),
                 Woken::Stop if !session.connected => return End::Left,
                 Woken::Stop => farewell = Some(Instant::now() + FAREWELL),
@@ -246,6 +259,8 @@ impl Link {
 enum Woken {
     Event(Result<Event, ConnectionError>),
     Stored,
+    News,
+    Status,
     Progress(Message),
     Stop,
     Late,
@@ -260,6 +275,8 @@ enum End {
 struct Session {
     client: AsyncClient,
     connected: bool,
+    /// When the status is published next.
+    status_due: Instant,
     /// The message of the outbox that is on its way.
     underway: Option<u64>,
     /// Publishes that the client has taken and not sent yet, in order: the outbox's key, if any.
@@ -273,6 +290,7 @@ impl Session {
         Session {
             client,
             connected: false,
+            status_due: Instant::now() + STATUS,
             underway: None,
             taken: VecDeque::new(),
             sent: Vec::new(),
@@ -321,6 +339,7 @@ impl Session {
             correlation: None,
         };
         self.publish(Message { header, payload }, None);
+        self.status_due = Instant::now() + STATUS;
     }
 
     fn sent(&mut self, pkid: u16) {

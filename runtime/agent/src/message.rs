@@ -7,6 +7,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::camera::CameraReport;
 use crate::engine::ModelInfo;
 
 /// What kind of news an event is.
@@ -62,6 +63,9 @@ pub struct Status {
     pub cameras: Vec<String>,
     /// Its watches.
     pub watches: Vec<String>,
+    /// How its cameras do, by name; none in the will.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub sources: BTreeMap<String, CameraReport>,
     /// When it came, RFC 3339; none in the will, which the broker publishes later.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at: Option<String>,

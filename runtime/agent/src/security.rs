@@ -6,9 +6,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 
 use crate::config::{BrokerAddress, BrokerConfig, error};
 use crate::error::Result;
@@ -89,31 +90,42 @@ fn password(path: &Path) -> Result<String> {
     Ok(password.to_owned())
 }
 
-fn encryption(config: &BrokerConfig, folder: &Path) -> Result<ClientConfig> {
+/// What trusts these authorities, or the system's, and nobody else; `field` names the key of the file.
+pub(crate) fn trusting(field: &str, ca: Option<&Path>) -> Result<ClientConfig> {
+    Ok(builder(field, ca)?.with_no_client_auth())
+}
+
+fn builder(field: &str, ca: Option<&Path>) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>> {
     let mut roots = RootCertStore::empty();
-    match &config.ca {
+    match ca {
         Some(file) => {
             let name = file.display().to_string();
-            for certificate in certificates("broker.ca", &folder.join(file))? {
+            for certificate in certificates(field, file)? {
                 roots
                     .add(certificate)
-                    .map_err(|e| error("broker.ca", &name, &format!("holds no authority: {e}")))?;
+                    .map_err(|e| error(field, &name, &format!("holds no authority: {e}")))?;
             }
         }
         None => {
             let system = rustls_native_certs::load_native_certs();
             let (taken, _) = roots.add_parsable_certificates(system.certs);
             if taken == 0 {
-                let expected = "cannot be checked: this system has no list of authorities; broker.ca names a file with one";
-                return Err(error("broker.url", &config.url, expected));
+                let expected =
+                    "is needed: this system has no list of authorities; name a file with one";
+                return Err(error(field, "", expected));
             }
         }
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
+    Ok(ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|e| error("broker.url", &config.url, &e.to_string()))?
-        .with_root_certificates(roots);
+        .map_err(|e| error(field, "", &format!("cannot be used: {e}")))?
+        .with_root_certificates(roots))
+}
+
+fn encryption(config: &BrokerConfig, folder: &Path) -> Result<ClientConfig> {
+    let ca = config.ca.as_ref().map(|file| folder.join(file));
+    let builder = builder("broker.ca", ca.as_deref())?;
     match (&config.certificate, &config.key) {
         (None, None) => Ok(builder.with_no_client_auth()),
         (Some(certificate), Some(key)) => {

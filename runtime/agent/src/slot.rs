@@ -22,6 +22,11 @@ impl Slot {
         self.changed.notify_all();
     }
 
+    /// Takes the newest frame away: the camera has failed, and what it saw last is no longer so.
+    pub fn clear(&self) {
+        *self.lock() = None;
+    }
+
     /// The newest frame, if there has been one.
     pub fn newest(&self) -> Option<Arc<Frame>> {
         self.lock().clone()

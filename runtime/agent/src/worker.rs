@@ -261,9 +261,7 @@ impl Worker {
                 (_, n) => return Err(format!("camera: this device has {n}, one must be named")),
             },
         };
-        let frame = slot
-            .newest()
-            .ok_or("the camera has not delivered a frame yet")?;
+        let frame = slot.newest().ok_or("the camera delivers no frame now")?;
         Ok(frame.picture.clone())
     }
 

@@ -3,64 +3,76 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use time::OffsetDateTime;
+use super::feed::Feed;
+use super::source::{Parsed, Source, refuse_unused};
+use crate::config::{CameraConfig, error};
+use crate::error::Result;
+use crate::frame::Picture;
 
-use crate::frame::{Frame, Picture};
-use crate::slot::Slot;
-
-/// How long to wait when the folder holds nothing that can be read.
-const RETRY: Duration = Duration::from_secs(1);
 /// The largest file that is read.
 const LARGEST_FILE: u64 = 64 << 20;
 
-pub(super) fn run(camera: &str, folder: &Path, period: Duration, slot: &Slot) {
-    let mut number = 0;
-    let mut complained = String::new();
-    let mut due = Instant::now();
-    while !slot.closed() {
-        let mut delivered = false;
-        let mut problem = String::new();
-        match pictures(folder) {
-            Err(e) => problem = format!("{}: {e}", folder.display()),
-            Ok(paths) if paths.is_empty() => {
-                problem = format!("{} holds no PNG, JPEG or WebP file", folder.display());
-            }
-            Ok(paths) => {
-                for path in paths {
-                    match read(&path) {
-                        Ok(picture) => {
-                            number += 1;
-                            delivered = true;
-                            slot.put(Frame {
-                                number,
-                                at: OffsetDateTime::now_utc(),
-                                picture,
-                            });
-                            due = (due + period).max(Instant::now());
-                            sleep_until(due, slot);
+struct Folder {
+    path: PathBuf,
+}
+
+/// Reads `DIR` or `DIR?fps=N`.
+pub(super) fn parse(rest: &str, config: &CameraConfig) -> Result<Parsed> {
+    let refuse = |expected: &str| error("camera.source", &config.source, expected);
+    refuse_unused(config, &["width", "height", "ca"])?;
+    let (path, options) = rest.split_once('?').unwrap_or((rest, ""));
+    if path.is_empty() {
+        return Err(refuse("names no folder"));
+    }
+    let mut rate = 1.0;
+    for option in options.split('&').filter(|o| !o.is_empty()) {
+        if config.fps.is_some() {
+            return Err(refuse("says fps twice: camera.fps says it too"));
+        }
+        rate = option
+            .strip_prefix("fps=")
+            .and_then(|n| n.parse().ok())
+            .ok_or_else(|| refuse("has an option that is not fps=N"))?;
+    }
+    let path = path.into();
+    Ok(Parsed {
+        source: Box::new(Folder { path }),
+        rate,
+    })
+}
+
+impl Source for Folder {
+    fn prepare(&mut self, folder: &Path) -> Result<()> {
+        self.path = folder.join(&self.path);
+        Ok(())
+    }
+
+    fn session(&mut self, feed: &mut Feed) -> std::result::Result<(), String> {
+        let folder = self.path.display();
+        while !feed.closed() {
+            let paths = pictures(&self.path).map_err(|e| format!("{folder}: {e}"))?;
+            let before = feed.delivered();
+            for path in paths {
+                match read(&path) {
+                    Ok(picture) => {
+                        let now = Instant::now();
+                        let due = feed.next_due(now);
+                        feed.sleep(due.duration_since(now));
+                        if feed.closed() {
+                            return Ok(());
                         }
-                        Err(e) => problem = format!("{}: {e}", path.display()),
+                        feed.put(picture);
                     }
-                    if slot.closed() {
-                        return;
-                    }
+                    Err(e) => feed.damaged(&format!("{}: {e}", path.display())),
                 }
             }
-        }
-        // The same complaint once, not once a turn.
-        if problem != complained {
-            if problem.is_empty() {
-                tracing::info!(camera, "the camera delivers again");
-            } else {
-                tracing::warn!(camera, "{problem}");
+            if feed.delivered() == before {
+                return Err(format!("{folder} holds no PNG, JPEG or WebP file"));
             }
-            complained = problem;
         }
-        if !delivered {
-            sleep_until(Instant::now() + RETRY, slot);
-        }
+        Ok(())
     }
 }
 
@@ -77,33 +89,22 @@ fn pictures(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn read(path: &Path) -> Result<Picture, String> {
+fn read(path: &Path) -> std::result::Result<Picture, String> {
     let len = fs::metadata(path).map_err(|e| e.to_string())?.len();
     if len > LARGEST_FILE {
         return Err(format!(
             "it has {len} bytes, at most {LARGEST_FILE} are read"
         ));
     }
-    Picture::decode(&fs::read(path).map_err(|e| e.to_string())?)
-}
-
-/// Sleeps in pieces, so that closing the slot ends the thread soon.
-fn sleep_until(due: Instant, slot: &Slot) {
-    const PIECE: Duration = Duration::from_millis(50);
-    while !slot.closed() {
-        let left = due.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return;
-        }
-        std::thread::sleep(left.min(PIECE));
-    }
+    super::decode(&fs::read(path).map_err(|e| e.to_string())?)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::time::Duration;
 
     use super::*;
+    use crate::camera::{feed, retry};
 
     #[test]
     fn a_folder_may_empty_and_fill_again() {
@@ -116,10 +117,9 @@ mod tests {
             };
             fs::write(folder.path().join(name), picture.to_png().unwrap()).unwrap();
         };
-        let slot = Arc::new(Slot::default());
-        let camera = Arc::clone(&slot);
+        let (mut feed, slot, report) = feed::tests::feed(100.0, &[]);
         let path = folder.path().to_owned();
-        let thread = std::thread::spawn(move || run("c", &path, Duration::from_millis(5), &camera));
+        let thread = std::thread::spawn(move || retry::run(&mut Folder { path }, &mut feed));
         let next = |seen| {
             slot.newer_than(seen, Duration::from_secs(30))
                 .map(|f| f.number)
@@ -133,6 +133,7 @@ mod tests {
         fs::remove_file(folder.path().join("b.PNG")).unwrap();
         png("c.png");
         assert!(next(seen + 1) > Some(seen), "the camera goes on");
+        assert!(report.read(Instant::now()).errors > 0);
         fs::remove_dir_all(folder.path()).unwrap();
         slot.close();
         thread.join().unwrap();

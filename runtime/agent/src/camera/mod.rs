@@ -1,110 +1,140 @@
 //! Sources of frames, one file a kind.
+//!
+//! # Layout
+//! - [`folder`], [`snapshot`], [`mjpeg`], [`rtsp`], [`v4l2`](mod@v4l2): the kinds, listed in [`KINDS`].
+//! - [`source`]: what a kind is; [`retry`]: one connection after another; [`feed`]: the way of a frame
+//!   from a kind to the slot: rate, masks, counters; [`mask`]; [`report`]: the counters.
+//! - [`http`]: fetching from a camera; [`address`]: its URL, whose secrets are never shown;
+//!   [`multipart`]: frames in a stream of bytes.
+//! - [`h264`]: its pictures decoded; [`yuyv`]: pixels of a sensor as RGB; [`jpeg`]: what webcams leave out of their frames.
 
+mod address;
+#[cfg(test)]
+mod configured;
+mod feed;
 mod folder;
+mod h264;
+mod http;
+mod jpeg;
+mod mask;
+mod mjpeg;
+pub mod multipart;
+mod report;
+mod retry;
+mod rtsp;
+#[cfg(test)]
+mod rtsp_tests;
+mod snapshot;
+mod source;
+#[cfg(test)]
+mod tests;
+mod v4l2;
+pub mod yuyv;
 
-use std::path::PathBuf;
+use std::ops::RangeInclusive;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use crate::config::{CameraConfig, error};
 use crate::error::{AgentError, Result};
+use crate::frame::Picture;
 use crate::slot::Slot;
+use feed::Feed;
+use mask::Mask;
+pub(crate) use report::Report;
+pub use report::{CameraReport, CameraState};
+use source::Source;
 
-/// Where frames come from.
-#[derive(Debug, Clone, PartialEq)]
-pub enum CameraSource {
-    /// The pictures of a folder by name, in a loop.
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// Time between two frames.
-        period: Duration,
-    },
+/// Every kind of camera: what its source begins with, and who reads the rest.
+const KINDS: &[(&str, source::Parse)] = &[
+    ("folder:", folder::parse),
+    ("v4l2:", v4l2::parse),
+    ("mjpeg:", mjpeg::parse),
+    ("snapshot:", snapshot::parse),
+    ("rtsp:", rtsp::parse),
+];
+
+/// Frames a second that may be asked for.
+const FRAME_RATES: RangeInclusive<f64> = 0.001..=120.0;
+/// The most memory that decoding a camera's picture may take, in bytes: 21 megapixels of RGB.
+const DECODE_BYTES: u64 = 64 << 20;
+
+/// A camera's picture, a PNG, JPEG or WebP file, decoded within what a camera may cost.
+///
+/// # Errors
+/// The reason, if it is none of these, damaged or too large.
+pub fn decode(bytes: &[u8]) -> std::result::Result<Picture, String> {
+    Picture::decode_within(&jpeg::with_tables(bytes), DECODE_BYTES)
 }
 
-/// Frames a second that a folder may be played at.
-const FRAME_RATES: std::ops::RangeInclusive<f64> = 0.001..=120.0;
+/// A camera that can be started.
+pub(crate) struct Camera {
+    name: String,
+    source: Box<dyn Source>,
+    rate: f64,
+    masks: Vec<Mask>,
+}
 
-impl CameraSource {
-    /// Reads `folder:DIR` or `folder:DIR?fps=N`.
+impl Camera {
+    /// Reads a camera's configuration without looking at any file.
     ///
     /// # Errors
     /// [`AgentError::Config`].
-    pub fn parse(source: &str) -> Result<Self> {
-        let refuse = |expected: &str| error("camera.source", source, expected);
-        let rest = source
-            .strip_prefix("folder:")
-            .ok_or_else(|| refuse("is not understood; folder:DIR is expected"))?;
-        let (path, options) = rest.split_once('?').unwrap_or((rest, ""));
-        if path.is_empty() {
-            return Err(refuse("names no folder"));
+    pub(crate) fn read(config: &CameraConfig) -> Result<Self> {
+        let found = KINDS
+            .iter()
+            .find_map(|(kind, parse)| Some((config.source.strip_prefix(kind)?, parse)));
+        let Some((rest, parse)) = found else {
+            let kinds: Vec<&str> = KINDS.iter().map(|(kind, _)| *kind).collect();
+            // The source may be an address with a password behind a misspelt kind: it is not shown.
+            let expected = format!(
+                "has a source that is not understood; it begins with one of {}",
+                kinds.join(", ")
+            );
+            return Err(error("camera", &config.name, &expected));
+        };
+        let parsed = parse(rest, config)?;
+        let rate = config.fps.unwrap_or(parsed.rate);
+        if !FRAME_RATES.contains(&rate) {
+            let expected = "is no rate: 0.001 to 120 frames a second are accepted";
+            return Err(error("camera.fps", &rate.to_string(), expected));
         }
-        let mut rate = 1.0;
-        for option in options.split('&').filter(|o| !o.is_empty()) {
-            rate = option
-                .strip_prefix("fps=")
-                .and_then(|n| n.parse::<f64>().ok())
-                .filter(|n| FRAME_RATES.contains(n))
-                .ok_or_else(|| refuse("has an option that is not fps=0.001 to fps=120"))?;
-        }
-        Ok(CameraSource::Folder {
-            path: path.into(),
-            period: Duration::from_secs_f64(1.0 / rate),
+        Ok(Camera {
+            name: config.name.clone(),
+            source: parsed.source,
+            rate,
+            masks: mask::read(&config.mask)?,
         })
     }
 
-    /// Makes a relative path relative to `folder`.
-    #[must_use]
-    pub fn relative_to(self, folder: &std::path::Path) -> Self {
-        match self {
-            CameraSource::Folder { path, period } => CameraSource::Folder {
-                path: folder.join(path),
-                period,
-            },
-        }
+    /// Frames a second that are asked of it.
+    pub(crate) fn rate(&self) -> f64 {
+        self.rate
     }
-}
 
-/// Starts a camera's thread. It ends when its slot is closed.
-///
-/// # Errors
-/// [`AgentError::Start`] if the system gives no thread.
-pub(crate) fn start(
-    config: &CameraConfig,
-    source: CameraSource,
-    slot: Arc<Slot>,
-) -> Result<JoinHandle<()>> {
-    let name = config.name.clone();
-    std::thread::Builder::new()
-        .name(format!("camera-{name}"))
-        .spawn(move || match source {
-            CameraSource::Folder { path, period } => folder::run(&name, &path, period, &slot),
-        })
-        .map_err(|e| AgentError::Start {
-            what: "a camera",
-            reason: e.to_string(),
-        })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sources_are_read_and_bad_ones_refused() {
-        let CameraSource::Folder { path, period } =
-            CameraSource::parse("folder:a/b?fps=4").unwrap();
-        assert_eq!((path, period), ("a/b".into(), Duration::from_millis(250)));
-        for source in [
-            "",
-            "folder:",
-            "tape:x",
-            "folder:a?fps=0",
-            "folder:a?fps=x",
-            "folder:a?x=1",
-        ] {
-            assert!(CameraSource::parse(source).is_err(), "{source}");
-        }
+    /// Starts the camera's thread. It ends when the slot is closed. Relative paths are relative to
+    /// `folder`.
+    ///
+    /// # Errors
+    /// [`AgentError::Config`] if a file that it needs cannot be read, [`AgentError::Start`] if the
+    /// system gives no thread.
+    pub(crate) fn start(
+        self,
+        folder: &Path,
+        slot: Arc<Slot>,
+        report: Arc<Report>,
+    ) -> Result<JoinHandle<()>> {
+        let mut source = self.source;
+        source.prepare(folder)?;
+        let name = format!("camera-{}", self.name);
+        let mut feed = Feed::new(self.name, self.rate, self.masks, slot, report);
+        std::thread::Builder::new()
+            .name(name)
+            .spawn(move || retry::run(source.as_mut(), &mut feed))
+            .map_err(|e| AgentError::Start {
+                what: "a camera",
+                reason: e.to_string(),
+            })
     }
 }

@@ -117,10 +117,10 @@ fn configuration(url: &str, ask: &str) -> Config {
         },
         model: ModelConfig::default(),
         outbox: OutboxConfig::default(),
-        camera: vec![CameraConfig {
-            name: "clip".to_owned(),
-            source: format!("folder:clip?fps={FRAME_RATE}"),
-        }],
+        camera: vec![CameraConfig::new(
+            "clip",
+            &format!("folder:clip?fps={FRAME_RATE}"),
+        )],
         watch: vec![WatchConfig {
             name: "who".to_owned(),
             camera: "clip".to_owned(),
