@@ -14,12 +14,9 @@ impl Nodes<'_> {
     /// `x W^T + b` with `name.weight` of `[outputs, inputs]` and `name.bias`.
     pub(super) fn linear(&mut self, name: &str, x: &Value, outputs: usize) -> Result<Value> {
         let inputs = x.shape.last().copied().unwrap_or(1);
-        let weight = self.stored(
-            &format!("{name}.weight"),
-            &[outputs, inputs],
-            Order::Transposed,
-            &[inputs, outputs],
-        )?;
+        let tensor = format!("{name}.weight");
+        self.check(&tensor, &[outputs, inputs])?;
+        let weight = self.stored(&tensor, Order::Transposed, &[inputs, outputs]);
         let bias = self.vector(&format!("{name}.bias"), &[outputs])?;
         let product = self.matmul(&format!("{name}.product"), x, &weight);
         Ok(self.add(name, &product, &bias))
@@ -79,7 +76,8 @@ impl Nodes<'_> {
         let stored = self.source.stored(&tensor)?.shape;
         let outputs = stored.first().copied().unwrap_or(0);
         let shape = [outputs, x.shape[1], side, side];
-        let weight = self.stored(&tensor, &shape, Order::Same, &shape)?;
+        self.check(&tensor, &shape)?;
+        let weight = self.stored(&tensor, Order::Same, &shape);
         self.convolve(name, x, &weight, (1, side / 2))
     }
 

@@ -18,7 +18,9 @@ mod write;
 use std::path::Path;
 use std::str::FromStr;
 
+use kinglet_model::picture::LONGEST_SIDE;
 use kinglet_model::{ModelError, Source};
+use serde::Serialize;
 
 use crate::compress::sha256;
 use crate::error::Result;
@@ -80,10 +82,10 @@ struct Part {
 }
 
 /// What was written.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Exported {
     /// The graph's name.
-    pub graph: &'static str,
+    pub graph: String,
     /// Name and shape of the input.
     pub input: (String, Vec<usize>),
     /// Name and shape of the output.
@@ -118,76 +120,89 @@ pub fn export(
         Graph::Vision => vision::build(&mut nodes, size)?,
         Graph::VaeDecoder => vae_decoder::build(&mut nodes, size)?,
     };
-    let (model, messages) = describe(source, graph, &part, nodes.nodes);
-    let exported = Exported {
-        graph: graph.name(),
-        nodes: messages.node.len(),
-        bytes: write::write(source, (&model, &messages, &nodes.weights), out, progress)?,
-        input: (part.input.name, part.input.shape),
-        output: (part.output.name, part.output.shape),
-        operator_set: OPERATOR_SET,
-    };
-    Ok(exported)
-}
-
-fn describe(
-    source: &Source,
-    graph: Graph,
-    part: &Part,
-    node: Vec<messages::Node>,
-) -> (Model, messages::Graph) {
-    let doc_string = format!(
-        "{} of {}. Input {}, {:?}: {}. Output {}, {:?}: {}.",
-        graph.name(),
-        source.config.name,
-        part.input.name,
-        part.input.shape,
-        part.input_meaning,
-        part.output.name,
-        part.output.shape,
-        part.output_meaning,
-    );
-    let property = |key: &str, value: &str| Property {
-        key: key.to_owned(),
-        value: value.to_owned(),
-    };
-    let version = env!("CARGO_PKG_VERSION");
-    let model = Model {
-        ir_version: IR_VERSION,
-        producer_name: "kinglet".to_owned(),
-        producer_version: version.to_owned(),
-        doc_string: doc_string.clone(),
-        opset_import: vec![OperatorSet {
-            domain: String::new(),
-            version: OPERATOR_SET,
-        }],
-        metadata_props: vec![
-            property("kinglet.version", version),
-            property("kinglet.graph", graph.name()),
-            property("kinglet.model", &source.config.name),
-            property("kinglet.source.sha256", &sha256(source)),
-            property("kinglet.input", &part.input_meaning),
-            property("kinglet.output", &part.output_meaning),
-        ],
-    };
-    let info = |v: &Value, meaning: &str| ValueInfo::floats(&v.name, &v.shape, meaning);
+    let about = About::new(source, graph, &part);
     let graph = messages::Graph {
-        node,
+        node: nodes.nodes,
         name: graph.name().to_owned(),
-        doc_string,
+        doc_string: about.text.clone(),
         input: vec![info(&part.input, &part.input_meaning)],
         output: vec![info(&part.output, &part.output_meaning)],
     };
-    (model, graph)
+    // Found before the hash, which reads the whole source.
+    write::check(&graph, write::graph_bytes(&graph, &nodes.weights))?;
+    let model = about.model(&sha256(source));
+    let bytes = write::write(source, (&model, &graph, &nodes.weights), out, progress)?;
+    Ok(Exported {
+        graph: graph.name,
+        nodes: graph.node.len(),
+        bytes,
+        input: (part.input.name, part.input.shape),
+        output: (part.output.name, part.output.shape),
+        operator_set: OPERATOR_SET,
+    })
 }
 
-/// Refuses a size whose sides are no multiples of `stride`, or larger than the position table.
-fn fits(size: Size, stride: usize, largest: usize) -> Result<()> {
+fn info(value: &Value, meaning: &str) -> ValueInfo {
+    ValueInfo::floats(&value.name, &value.shape, meaning)
+}
+
+/// What a file says about itself.
+struct About {
+    text: String,
+    properties: Vec<(&'static str, String)>,
+}
+
+impl About {
+    fn new(source: &Source, graph: Graph, part: &Part) -> Self {
+        let of = |v: &Value, meaning: &str| format!("{} {:?}: {meaning}", v.name, v.shape);
+        let input = of(&part.input, &part.input_meaning);
+        let output = of(&part.output, &part.output_meaning);
+        let (what, model) = (graph.name(), &source.config.name);
+        About {
+            text: format!("{what} of {model}. Input {input}. Output {output}."),
+            properties: vec![
+                ("kinglet.graph", what.to_owned()),
+                ("kinglet.model", model.clone()),
+                ("kinglet.input", input),
+                ("kinglet.output", output),
+            ],
+        }
+    }
+
+    /// The file without its graph.
+    fn model(self, sha256: &str) -> Model {
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let more = [
+            ("kinglet.source.sha256", sha256.to_owned()),
+            ("kinglet.version", version.clone()),
+        ];
+        let property = |(key, value): (&str, String)| Property {
+            key: key.to_owned(),
+            value,
+        };
+        let properties = self.properties.into_iter().chain(more);
+        Model {
+            ir_version: IR_VERSION,
+            producer_name: "kinglet".to_owned(),
+            producer_version: version,
+            doc_string: self.text,
+            opset_import: vec![OperatorSet {
+                domain: String::new(),
+                version: OPERATOR_SET,
+            }],
+            metadata_props: properties.map(property).collect(),
+        }
+    }
+}
+
+/// Refuses a size whose sides are no multiples of `stride`, or larger than a position table of
+/// `table` places of `place` pixels a side.
+fn fits(size: Size, stride: usize, place: usize, table: usize) -> Result<()> {
+    let largest = place.saturating_mul(table).min(LONGEST_SIDE) / stride * stride;
     let fits = |side: usize| side > 0 && side <= largest && side.is_multiple_of(stride);
     if fits(size.0) && fits(size.1) {
         return Ok(());
     }
-    let largest = largest / stride * stride;
     Err(ModelError::Request {
         what: "the size",
         got: format!("{}x{}", size.0, size.1),

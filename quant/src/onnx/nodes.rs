@@ -80,38 +80,37 @@ impl<'a> Nodes<'a> {
         }
     }
 
-    /// The source's tensor of that shape, in an order that makes it `shape`.
+    /// Checks that the source has this tensor, and in this shape.
     ///
     /// # Errors
-    /// [`ModelError`] naming the tensor, if it is missing or does not fit.
-    pub(super) fn stored(
-        &mut self,
-        tensor: &str,
-        expected: &[usize],
-        order: Order,
-        shape: &[usize],
-    ) -> Result<Value> {
+    /// [`ModelError`] naming the tensor.
+    pub(super) fn check(&self, tensor: &str, expected: &[usize]) -> Result<()> {
         let stored = self.source.stored(tensor)?;
-        if stored.shape != expected {
-            return Err(ModelError::TensorShape {
-                source_name: self.source.name.clone(),
-                tensor: tensor.to_owned(),
-                got: stored.shape.to_vec(),
-                expected: expected.to_vec(),
-            }
-            .into());
+        if stored.shape == expected {
+            return Ok(());
         }
+        Err(ModelError::TensorShape {
+            source_name: self.source.name.clone(),
+            tensor: tensor.to_owned(),
+            got: stored.shape.to_vec(),
+            expected: expected.to_vec(),
+        }
+        .into())
+    }
+
+    /// A tensor that has been checked, in an order that makes it `shape`.
+    pub(super) fn stored(&mut self, tensor: &str, order: Order, shape: &[usize]) -> Value {
         let tensor = tensor.to_owned();
-        Ok(self.weight(tensor.clone(), shape, Content::Stored { tensor, order }))
+        self.weight(tensor.clone(), shape, Content::Stored { tensor, order })
     }
 
     /// A vector that is stored, as `shape` for what it is added to or multiplied with.
     ///
     /// # Errors
-    /// As [`Nodes::stored`].
+    /// As [`Nodes::check`].
     pub(super) fn vector(&mut self, tensor: &str, shape: &[usize]) -> Result<Value> {
-        let len = shape.iter().product();
-        self.stored(tensor, &[len], Order::Same, shape)
+        self.check(tensor, &[shape.iter().product()])?;
+        Ok(self.stored(tensor, Order::Same, shape))
     }
 
     /// One number.

@@ -9,7 +9,8 @@ use crate::error::Result;
 
 /// The size of pictures if none is asked for: that of drawings.
 pub(super) fn usual(source: &Source) -> Size {
-    let side = source.config.latent.rule.max;
+    let c = &source.config.latent;
+    let side = c.rule.max / c.token_pixels() * c.token_pixels();
     (side, side)
 }
 
@@ -17,7 +18,7 @@ pub(super) fn usual(source: &Source) -> Size {
 pub(super) fn build(nodes: &mut Nodes<'_>, size: Size) -> Result<Part> {
     let source = nodes.source;
     let c = source.config.latent.clone();
-    super::fits(size, c.token_pixels(), c.token_pixels() * c.position_side)?;
+    super::fits(size, c.token_pixels(), c.token_pixels(), c.position_side)?;
     if !c.downsample.is_power_of_two() {
         return Err(ModelError::Config {
             source_name: source.name.clone(),

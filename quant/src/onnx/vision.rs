@@ -19,7 +19,15 @@ pub(super) fn usual(source: &kinglet_model::Source) -> Size {
 pub(super) fn build(nodes: &mut Nodes<'_>, size: Size) -> Result<Part> {
     let config = &nodes.source.config;
     let (v, hidden) = (config.vision.clone(), config.language.hidden);
-    super::fits(size, v.rule.stride, v.patch * v.position_side)?;
+    super::fits(size, v.rule.stride, v.patch, v.position_side)?;
+    let tables = [
+        ("v.position_embd.weight", v.hidden),
+        ("mm.position_embd.weight", hidden),
+    ];
+    for (table, width) in tables {
+        // Before as many places are listed.
+        nodes.check(table, &[v.position_side * v.position_side, width])?;
+    }
     let (columns, rows) = (size.0 / v.patch, size.1 / v.patch);
     let places = grid(rows, columns, v.position_side)?;
     let patches = places.len();
@@ -28,25 +36,17 @@ pub(super) fn build(nodes: &mut Nodes<'_>, size: Size) -> Result<Part> {
         name: "picture".to_owned(),
         shape: vec![1, 3, size.1, size.0],
     };
-    let kernel = nodes.stored(
-        "v.patch_embd.weight",
-        &[v.hidden, v.patch * v.patch * 3],
-        Order::Kernel { channels: 3 },
-        &[v.hidden, 3, v.patch, v.patch],
-    )?;
+    let name = "v.patch_embd.weight";
+    nodes.check(name, &[v.hidden, v.patch * v.patch * 3])?;
+    let order = Order::Kernel { channels: 3 };
+    let kernel = nodes.stored(name, order, &[v.hidden, 3, v.patch, v.patch]);
     let x = nodes.convolve("v.patch_embd", &picture, &kernel, (v.patch, 0))?;
     let x = nodes.reshape("v.patches", &x, &[1, v.hidden, patches]);
     let x = nodes.transpose("v.rows", &x, &[0, 2, 1]);
-    let mut table = |name: &str, width: usize| {
-        nodes.stored(
-            name,
-            &[v.position_side * v.position_side, width],
-            Order::Rows(places.clone()),
-            &[1, patches, width],
-        )
-    };
-    let positions = table("v.position_embd.weight", v.hidden)?;
-    let connector_positions = table("mm.position_embd.weight", hidden)?;
+    let [positions, connector_positions] = tables.map(|(table, width)| {
+        let order = Order::Rows(places.clone());
+        nodes.stored(table, order, &[1, patches, width])
+    });
     let mut x = nodes.add("v.placed", &x, &positions);
 
     for i in 0..v.blocks {

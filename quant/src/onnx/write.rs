@@ -14,7 +14,7 @@ use super::weights::Weight;
 use crate::error::{QuantError, Result};
 
 /// The most bytes of a protobuf message, so of an ONNX file.
-pub(super) const MOST_BYTES: usize = (1 << 31) - 1;
+const MOST_BYTES: usize = (1 << 31) - 1;
 
 /// The keys of fields that hold bytes: the field's number, and 2.
 const GRAPH: u8 = 7 << 3 | 2;
@@ -31,9 +31,24 @@ fn initializer(weight: &Weight) -> usize {
 }
 
 /// The bytes of the graph alone.
-fn graph_bytes(graph: &Graph, weights: &[Weight]) -> usize {
+pub(super) fn graph_bytes(graph: &Graph, weights: &[Weight]) -> usize {
     let weights = weights.iter().map(|w| field(initializer(w)));
     graph.encoded_len() + weights.sum::<usize>()
+}
+
+/// Refuses a graph that takes so many bytes, if no file can hold them.
+///
+/// # Errors
+/// [`QuantError::Large`].
+pub(super) fn check(graph: &Graph, bytes: usize) -> Result<()> {
+    if bytes <= MOST_BYTES {
+        return Ok(());
+    }
+    Err(QuantError::Large {
+        graph: graph.name.clone(),
+        bytes,
+        most: MOST_BYTES,
+    })
 }
 
 /// Writes a file. Returns its bytes; `progress` gets those of the weights that are done, and of all.
@@ -49,13 +64,7 @@ pub(super) fn write(
 ) -> Result<usize> {
     let graph_bytes = graph_bytes(graph, weights);
     let total = model.encoded_len() + field(graph_bytes);
-    if total > MOST_BYTES {
-        return Err(QuantError::Large {
-            graph: graph.name.clone(),
-            bytes: total,
-            most: MOST_BYTES,
-        });
-    }
+    check(graph, total)?;
     let mut file = Out {
         file: AtomicFile::create(out)?,
         path: out,
