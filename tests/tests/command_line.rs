@@ -376,7 +376,7 @@ fn a_graph_is_exported_whole_or_refused_by_name() {
                 &["--pack", "native", "--size", "14x14"],
             ]
             .concat(),
-            "--export-onnx",
+            "cannot be used with",
         ),
     ] {
         let (code, _, stderr) = program::run(arguments);

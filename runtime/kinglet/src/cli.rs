@@ -161,7 +161,14 @@ pub(crate) struct CompressArgs {
     pub(crate) export_onnx: Option<Graph>,
     /// Width and height in pixels of the graph's pictures; left out: the largest square that the model
     /// is made for.
-    #[arg(long, value_name = "WxH", requires = "export_onnx", value_parser = kinglet_agent::command::size)]
+    // The conflicts of what it requires would waive the requirement.
+    #[arg(
+        long,
+        value_name = "WxH",
+        requires = "export_onnx",
+        conflicts_with_all = ["recipe", "pack"],
+        value_parser = kinglet_agent::command::size
+    )]
     pub(crate) size: Option<(usize, usize)>,
 }
 
