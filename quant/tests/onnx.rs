@@ -14,7 +14,7 @@ use kinglet_model::vision::Vision;
 use kinglet_model::{Picture, Source};
 use kinglet_quant::onnx::{Exported, Graph, Size, export};
 use tempfile::TempDir;
-use tract_onnx::prelude::*;
+use tract_onnx::prelude::{Framework, InferenceModelExt, Tensor as TractTensor, tvec};
 
 /// The largest difference from our own path, as a share of the largest value.
 const NEAR: f32 = 2e-5;
@@ -85,14 +85,12 @@ fn exported(
 fn run(path: &Path, shape: &[usize], input: &[f32]) -> (Vec<usize>, Vec<f32>) {
     let model = tract_onnx::onnx().model_for_path(path).unwrap();
     let model = model.into_optimized().unwrap().into_runnable().unwrap();
-    let input = Tensor_::from_shape(shape, input).unwrap();
+    let input = TractTensor::from_shape(shape, input).unwrap();
     let outputs = model.run(tvec!(input.into())).unwrap();
     assert_eq!(outputs.len(), 1);
     let values = outputs[0].as_slice::<f32>().unwrap().to_vec();
     (outputs[0].shape().to_vec(), values)
 }
-
-use tract_onnx::prelude::Tensor as Tensor_;
 
 /// The largest difference, as a share of the largest value expected.
 fn apart(expected: &[f32], got: &[f32]) -> f32 {
