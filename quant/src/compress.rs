@@ -187,7 +187,8 @@ impl Drop for Draft {
     }
 }
 
-fn sha256(source: &Source) -> String {
+/// The hash of all names and bytes.
+pub(crate) fn sha256(source: &Source) -> String {
     let mut hash = Sha256::new();
     for (name, tensor) in &source.tensors {
         hash.update(name.as_bytes());

@@ -62,6 +62,18 @@ pub enum QuantError {
         /// Why.
         reason: String,
     },
+    /// A graph that no ONNX file can hold.
+    #[error(
+        "the graph \"{graph}\" would take {bytes} bytes; an ONNX file holds at most {most} (a smaller size makes smaller tables)"
+    )]
+    Large {
+        /// The graph.
+        graph: String,
+        /// The bytes that its file would have.
+        bytes: usize,
+        /// The most that a file can have.
+        most: usize,
+    },
     /// A tensor that is not stored as floats.
     #[error("tensor \"{tensor}\" is stored as {kind}, which cannot be compressed")]
     Type {

@@ -14,6 +14,7 @@
 //! - [`cost`], [`measure`](mod@measure): what a model costs, and how far the result is from its
 //!   source; [`report`]: both, for the container and as a page.
 //! - [`mod@pack`]: a container in the order of one instruction set's kernels.
+//! - [`onnx`]: parts of a model as ONNX graphs, for accelerators.
 //! - [`error`]: what is refused.
 
 mod bands;
@@ -24,6 +25,7 @@ mod encode;
 pub mod error;
 pub mod layers;
 pub mod measure;
+pub mod onnx;
 pub mod pack;
 pub mod passes;
 pub mod plan;

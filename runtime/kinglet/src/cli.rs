@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use kinglet_quant::onnx::Graph;
 
 /// A camera on a small board, understood and drawn from on the device, over MQTT.
 ///
@@ -34,7 +35,7 @@ pub(crate) enum Command {
     Draw(DrawArgs),
     /// Change a picture as an instruction says.
     Edit(EditArgs),
-    /// Make a smaller container of a checkpoint.
+    /// Make a smaller container of a checkpoint, or an ONNX graph of a part of it.
     Compress(CompressArgs),
     /// Turn a container back into an original BAGEL directory.
     Export(ExportArgs),
@@ -134,13 +135,15 @@ pub(crate) struct DrawingArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct CompressArgs {
-    /// An original BAGEL directory or a GGUF file.
-    pub(crate) checkpoint: PathBuf,
-    /// The container to write.
-    #[arg(short, long, value_name = "OUT.gguf")]
+    /// An original BAGEL directory or a GGUF file. With --export-onnx it may be left out: the model that
+    /// would be used.
+    #[arg(required_unless_present = "export_onnx")]
+    pub(crate) checkpoint: Option<PathBuf>,
+    /// The container, or the graph, to write.
+    #[arg(short, long, value_name = "OUT")]
     pub(crate) output: PathBuf,
     /// What is to be done.
-    #[arg(long, value_name = "R.toml", required_unless_present = "pack")]
+    #[arg(long, value_name = "R.toml", required_unless_present_any = ["pack", "export_onnx"])]
     pub(crate) recipe: Option<PathBuf>,
     /// Store the weights in the order of one instruction set's kernels, so that loading is mapping:
     /// a name that KINGLET_KERNELS takes, or `native`. Other machines refuse the file. Without a
@@ -154,6 +157,22 @@ pub(crate) struct CompressArgs {
     /// A page about what was done.
     #[arg(long, value_name = "FILE.html", requires = "recipe")]
     pub(crate) report: Option<PathBuf>,
+    /// Write a part of the model as an ONNX graph instead, for accelerators (fixed shapes, f32):
+    /// `vision`, a picture to the tokens that enter the language half, or `vae-decoder`, latents to a
+    /// picture.
+    #[arg(long, value_name = "GRAPH", conflicts_with_all = ["recipe", "pack"])]
+    pub(crate) export_onnx: Option<Graph>,
+    /// Width and height in pixels of the graph's pictures; left out: the largest square that the model
+    /// is made for.
+    // The conflicts of what it requires would waive the requirement.
+    #[arg(
+        long,
+        value_name = "WxH",
+        requires = "export_onnx",
+        conflicts_with_all = ["recipe", "pack"],
+        value_parser = kinglet_agent::command::size
+    )]
+    pub(crate) size: Option<(usize, usize)>,
 }
 
 #[derive(Debug, Args)]

@@ -1,9 +1,11 @@
-//! `kinglet compress`: make a smaller container of a checkpoint, or one that loads at once.
+//! `kinglet compress`: make a smaller container of a checkpoint, one that loads at once, or a graph for
+//! an accelerator.
 
 use std::path::{Path, PathBuf};
 
 use kinglet_kernels::InstructionSet;
 use kinglet_model::Source;
+use kinglet_quant::onnx::{Graph, export};
 use kinglet_quant::pack::{pack, target};
 use kinglet_quant::{Options, Recipe, Report, Work, compress, report};
 use serde_json::json;
@@ -11,17 +13,28 @@ use serde_json::json;
 use crate::bar::Bar;
 use crate::cli::{Cli, CompressArgs};
 use crate::failure::{Failure, Outcome};
+use crate::model;
 
 pub(crate) fn run(cli: &Cli, args: &CompressArgs) -> Outcome {
+    if let Some(graph) = args.export_onnx {
+        return exported(cli, args, graph);
+    }
+    // Only a graph can be made of the model that would be used.
+    let Some(checkpoint) = &args.checkpoint else {
+        return Err(Failure::new("a checkpoint is needed"));
+    };
     let set = args.pack.as_deref().map(target).transpose()?;
     let (report, packed) = match (&args.recipe, set) {
-        (Some(recipe), None) => (Some(compressed(args, recipe, &args.output)?), None),
+        (Some(recipe), None) => (
+            Some(compressed(args, checkpoint, recipe, &args.output)?),
+            None,
+        ),
         (Some(recipe), Some(set)) => {
             let beside = Beside::of(&args.output);
-            let report = compressed(args, recipe, &beside.0)?;
+            let report = compressed(args, checkpoint, recipe, &beside.0)?;
             (Some(report), Some(packed(&beside.0, set, &args.output)?))
         }
-        (None, Some(set)) => (None, Some(packed(&args.checkpoint, set, &args.output)?)),
+        (None, Some(set)) => (None, Some(packed(checkpoint, set, &args.output)?)),
         (None, None) => return Err(Failure::new("--recipe or --pack is needed")),
     };
     let mut text = args.output.display().to_string();
@@ -60,12 +73,37 @@ pub(crate) fn run(cli: &Cli, args: &CompressArgs) -> Outcome {
     )
 }
 
-fn compressed(args: &CompressArgs, recipe: &Path, to: &Path) -> Outcome<Report> {
+fn exported(cli: &Cli, args: &CompressArgs, graph: Graph) -> Outcome {
+    let source = model::open(args.checkpoint.as_deref().or(cli.model.as_deref()))?;
+    let mut bar = Bar::new("writing");
+    let written = export(&source, graph, args.size, &args.output, &mut |done, all| {
+        bar.show(done, all);
+    })?;
+    drop(bar);
+    let value = |(name, shape): &(String, Vec<usize>)| format!("{name} {shape:?}");
+    let text = format!(
+        "{}: {}, {} to {}, {} nodes, {:.1} MB, operator set {}",
+        args.output.display(),
+        written.graph,
+        value(&written.input),
+        value(&written.output),
+        written.nodes,
+        written.bytes as f64 / 1e6,
+        written.operator_set,
+    );
+    super::print(
+        cli.json,
+        &json!({ "output": args.output, "onnx": written }),
+        &text,
+    )
+}
+
+fn compressed(args: &CompressArgs, checkpoint: &Path, recipe: &Path, to: &Path) -> Outcome<Report> {
     let refuse =
         |e: &dyn std::fmt::Display| Failure::new(format_args!("{}: {e}", recipe.display()));
     let text = std::fs::read_to_string(recipe).map_err(|e| refuse(&e))?;
     let recipe = Recipe::parse(&text).map_err(|e| refuse(&e))?;
-    let source = Source::open(&args.checkpoint)?;
+    let source = Source::open(checkpoint)?;
     let measure = args
         .measure
         .unwrap_or(if recipe.calibrates() { 4 } else { 0 });
