@@ -161,6 +161,15 @@ impl Item {
         self.parts.iter().map(Part::stored_bytes).sum()
     }
 
+    /// Bytes that it takes in its new type.
+    ///
+    /// # Errors
+    /// [`QuantError::Kernel`] if the type's blocks do not divide its rows.
+    pub fn bytes(&self) -> Result<usize> {
+        let (cols, rows) = self.shape.split_last().unwrap_or((&1, &[]));
+        Ok(self.choice.format.row_bytes(*cols)? * rows.iter().product::<usize>())
+    }
+
     /// What was read of the source need not stay in memory.
     pub(crate) fn give_back(&self) {
         for part in &self.parts {

@@ -12,6 +12,7 @@ use kinglet_kernels::{Cpu, Device};
 use kinglet_model::recipes::Guides;
 use kinglet_model::{DrawOptions, Drawing, Model, Picture, Source, WriteOptions};
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 use crate::error::{QuantError, Result};
 use crate::passes::depth::{DepthScores, Watcher};
@@ -132,6 +133,28 @@ impl Calibration {
     /// if nothing was kept.
     pub fn inputs(&self, layer: usize) -> &[f32] {
         self.inputs.get(&layer).map_or(&[], Vec::as_slice)
+    }
+
+    /// A checksum of all that was learnt.
+    pub(crate) fn digest(&self) -> Vec<u8> {
+        let mut hash = Sha256::new();
+        for scores in [&self.understand, &self.generate] {
+            let all = scores.iter().flat_map(DepthScores::all);
+            all.for_each(|score| hash.update(score.to_le_bytes()));
+        }
+        let mut put = |name: &str, values: &[f32]| {
+            hash.update((name.len() as u64).to_le_bytes());
+            hash.update(name);
+            hash.update((values.len() as u64).to_le_bytes());
+            values.iter().for_each(|v| hash.update(v.to_le_bytes()));
+        };
+        for (name, values) in self.importance.iter().chain(&self.magnitudes) {
+            put(name, values);
+        }
+        for (layer, values) in &self.inputs {
+            put(&layer.to_string(), values);
+        }
+        hash.finalize().to_vec()
     }
 
     fn from_records(records: BTreeMap<Arc<str>, Record>, layers: usize) -> Self {

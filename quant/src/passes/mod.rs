@@ -7,6 +7,7 @@ use crate::plan::Plan;
 pub mod budget;
 pub mod depth;
 pub mod experts;
+pub mod parts;
 pub mod precision;
 pub mod router;
 pub mod steps;
