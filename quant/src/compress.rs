@@ -71,7 +71,7 @@ pub fn compress(
     if let Some(problem) = Model::audit(source, &Scalar).into_iter().next() {
         return Err(problem.into());
     }
-    let items = run_passes(source, recipe, &Calibration::none())?
+    let items = run_passes(source, recipe, &Calibration::rehearsal())?
         .0
         .items()?;
     let least = encode::least(&items, recipe)?;
@@ -208,6 +208,27 @@ fn kept_errors(left: Left, all: usize, progress: Progress<'_>) -> Vec<f64> {
     // What is no number was entered by nobody: such a line would have another checksum.
     let error = |note: &String| f64::from_bits(u64::from_str_radix(note, 16).unwrap_or_default());
     notes.iter().map(error).collect()
+}
+
+/// What a recipe makes of a checkpoint, without making it: shapes and types, and thus bytes, are known
+/// from the header alone (with a budget, some rows of each matrix are read). Errors are left zero.
+///
+/// # Errors
+/// As [`compress`] before it works.
+pub fn predict(source: &Source, recipe: &Recipe) -> Result<Report> {
+    source.unpacked()?;
+    let (plan, costs) = run_passes(source, recipe, &Calibration::rehearsal())?;
+    let mut items = plan.items()?;
+    if let Some(budget) = recipe.precision.budget()? {
+        encode::spend(&mut items, recipe, &Calibration::none().importance, budget)?;
+    }
+    let mut report = Report::new(costs);
+    report.source_bytes = source.tensors.values().map(|t| t.bytes.len()).sum();
+    for item in &items {
+        report.count(item, item.bytes()?, 0.0);
+    }
+    report.finish(&plan);
+    Ok(report)
 }
 
 /// The plan after all passes, and what the model costs after each.

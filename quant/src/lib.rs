@@ -33,7 +33,7 @@ pub mod recipe;
 pub mod report;
 mod scan;
 
-pub use compress::{Options, Work, compress};
+pub use compress::{Options, Work, compress, predict};
 pub use error::{QuantError, Result};
 pub use recipe::Recipe;
 pub use report::Report;

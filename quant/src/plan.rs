@@ -172,9 +172,7 @@ impl Item {
 
     /// What was read of the source need not stay in memory.
     pub(crate) fn give_back(&self) {
-        for part in &self.parts {
-            give_back(&part.tensor.bytes);
-        }
+        self.parts.iter().for_each(Part::give_back);
     }
 
     /// Whether it is a router, whose type no budget decides on.
@@ -226,6 +224,11 @@ impl Part {
             columns: Some(compose(self.columns.as_deref(), columns)),
             ..self.clone()
         }
+    }
+
+    /// What was read of it need not stay in memory.
+    pub(crate) fn give_back(&self) {
+        give_back(&self.tensor.bytes);
     }
 
     /// Its sizes, outermost first.

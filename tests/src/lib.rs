@@ -12,6 +12,7 @@ pub mod broker;
 pub mod device;
 pub mod program;
 pub mod shape;
+pub mod shape_files;
 pub mod viewer;
 
 pub use broker::Mosquitto;

@@ -96,7 +96,13 @@ impl Pass for Depth {
     }
 
     fn needs_calibration(&self) -> bool {
-        self.understand.is_some() || self.generate.is_some()
+        // Where all of a list are to go, there is nothing to choose.
+        let chooses =
+            |drop: &&Drop| !matches!(&drop.layers, Layers::List(l) if l.len() == drop.drop);
+        [&self.understand, &self.generate]
+            .into_iter()
+            .flatten()
+            .any(|drop| chooses(&drop))
     }
 
     fn apply(&self, plan: &mut Plan<'_>, calibration: &Calibration) -> Result<Vec<String>> {

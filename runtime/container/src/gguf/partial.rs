@@ -18,7 +18,7 @@ use crate::error::{ContainerError, Refusal, Result};
 /// What a journal begins with.
 const MAGIC: &str = "kinglet partial 1";
 /// At the latest after so many bytes, and a tensor's end, they are put on disk and entered.
-const SYNCED: u64 = 64 << 20;
+const SYNCED: u64 = 8 << 20;
 
 /// A file that is being written, under a lock: nobody else writes it.
 #[derive(Debug)]
