@@ -4,6 +4,7 @@
 //! - [`program`](mod@program): the program under test, and running it.
 //! - [`broker`]: a real mosquitto on a free port; [`mod@device`]: a device to be tried.
 //! - [`viewer`]: an MQTT client that waits for messages.
+//! - [`shape`], [`shape_files`]: the release's tensors, and a directory of them without its weights.
 //!
 //! These are test tools: they panic where a test cannot go on.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

@@ -225,7 +225,7 @@ fn recipes_that_cannot_be_are_named() {
     for (recipe, words) in [
         (
             "[precision]\nbudget = \"1KB\"\n",
-            &["budget of 1000", "least"][..],
+            &["budget of 1000", "smallest type"][..],
         ),
         ("[precision]\nbudget = \"much\"\n", &["much"]),
         ("[parts]\npaint = false\n", &["paint"]),
