@@ -1,48 +1,25 @@
-//! Runs the passes and writes the container, one tensor at a time.
+//! Runs the passes and writes the container, one tensor at a time, so that it may be interrupted at
+//! any time.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use kinglet_container::TensorType;
-use kinglet_container::bytes_source::give_back;
-use kinglet_container::gguf::{Value, Writer};
+use kinglet_container::gguf::{Layout, Left, Partial};
 use kinglet_kernels::{Cpu, Scalar};
 use kinglet_model::autoencoder::Autoencoder;
 use kinglet_model::linear::Loader;
-use kinglet_model::{Model, Source, metadata, preview};
-use sha2::{Digest, Sha256};
+use kinglet_model::{Model, Source, preview};
 
 use crate::calibration::scenes::Half;
-use crate::calibration::{Calibration, calibrate};
+use crate::calibration::{Calibrate, Calibration, calibrate};
 use crate::cost::Cost;
+use crate::describe::{self, REPORT, describe};
 use crate::encode;
 use crate::error::{QuantError, Result};
 use crate::measure::measure;
-use crate::passes::precision::Choice;
 use crate::plan::{Item, Plan};
 use crate::recipe::Recipe;
 use crate::report::Report;
-
-/// ggml's number for "mostly Q8_0" and so on, for `general.file_type`.
-fn file_type(format: &str) -> u32 {
-    match format {
-        "F32" => 0,
-        "F16" => 1,
-        "Q4_0" => 2,
-        "Q4_1" => 3,
-        "Q8_0" => 7,
-        "Q5_0" => 8,
-        "Q5_1" => 9,
-        "Q2_K" => 10,
-        // The next three: ggml's "small" mixtures, which are pure.
-        "Q3_K" => 11,
-        "Q4_K" => 14,
-        "Q5_K" => 16,
-        "Q6_K" => 18,
-        "BF16" => 32,
-        // ggml's LLAMA_FTYPE_GUESSED.
-        _ => 1024,
-    }
-}
+use crate::scan::scan;
 
 /// What can be chosen besides the recipe.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -52,11 +29,21 @@ pub struct Options {
     pub measure: usize,
 }
 
-/// What takes time.
+/// What takes time, and what is to be said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
+    /// Bytes of the source that are read once, for their checksum and for values that are no numbers.
+    Checking,
     /// Scenes that the source model is watched on.
     Calibrating,
+    /// Tensors that an interrupted run left and that are kept. With `damaged` there was more, which
+    /// is not what was written and is done again.
+    Resuming {
+        /// Whether something was damaged.
+        damaged: bool,
+    },
+    /// What a run with another source, recipe or version left was removed.
+    Replacing,
     /// Bytes of the source that are encoded.
     Encoding,
     /// Scenes that both models are compared on.
@@ -66,10 +53,12 @@ pub enum Work {
 /// Gets what is being done, how much of it is done, and how much it is.
 pub type Progress<'a> = &'a mut dyn FnMut(Work, usize, usize);
 
-/// Compresses `source` to the GGUF file `out`.
+/// Compresses `source` to the GGUF file `out`. While it works, `out.partial` and `out.partial.journal`
+/// lie beside it; after an interruption the same call goes on from there and makes the same bytes.
 ///
 /// # Errors
-/// [`QuantError`]; `out` is then as it was before.
+/// [`QuantError`]; `out` is then as it was before. [`QuantError::Interrupted`] if another call may go
+/// on; otherwise nothing is left behind.
 pub fn compress(
     source: &Source,
     recipe: &Recipe,
@@ -82,22 +71,68 @@ pub fn compress(
     if let Some(problem) = Model::audit(source, &Scalar).into_iter().next() {
         return Err(problem.into());
     }
-    run_passes(source, recipe, &Calibration::none())?
+    let items = run_passes(source, recipe, &Calibration::rehearsal())?
         .0
         .items()?;
+    let least = encode::least(&items, recipe)?;
+    if let Some(budget) = recipe.precision.budget()?.filter(|b| *b < least) {
+        return Err(QuantError::Budget { budget, least });
+    }
+    let draws = source.config.draws && recipe.draws();
+    if recipe.calibrates() && !source.config.draws {
+        let text = "it calibrates, which needs a checkpoint that draws";
+        return Err(QuantError::Recipe(text.to_owned()));
+    }
+    if options.measure > 0 && !draws {
+        let text = "the result cannot draw, so it cannot be measured: that compares drawings";
+        return Err(QuantError::Recipe(text.to_owned()));
+    }
     let asked = recipe.calibration.clone().unwrap_or_default();
     asked.scenes(Half::Calibration, asked.count)?;
     asked.scenes(Half::Report, options.measure)?;
+    let mut partial = Partial::claim(out)?;
+    partial.fits(least as u64)?;
 
+    let finished =
+        written(source, recipe, &asked, options, &mut partial, progress).and_then(|report| {
+            let text = serde_json::to_string(&report).unwrap_or_default();
+            partial.finish(REPORT, &text)?;
+            Ok(report)
+        });
+    finished.map_err(|e| match e {
+        QuantError::Container(e) if partial.is_begun() && e.is_io() => QuantError::Interrupted {
+            partial: partial.beside().display().to_string(),
+            source: e,
+        },
+        e => {
+            partial.discard();
+            e
+        }
+    })
+}
+
+/// Writes everything but the report.
+fn written(
+    source: &Source,
+    recipe: &Recipe,
+    asked: &Calibrate,
+    options: &Options,
+    partial: &mut Partial,
+    progress: Progress<'_>,
+) -> Result<Report> {
+    let sha256 = scan(source, &mut |done, all| progress(Work::Checking, done, all))?;
     let calibration = if recipe.calibrates() {
         let keep_inputs = recipe.experts.is_some();
-        calibrate(source, &asked, keep_inputs, &mut |done, all| {
+        calibrate(source, asked, keep_inputs, &mut |done, all| {
             progress(Work::Calibrating, done, all);
         })?
     } else {
         Calibration::none()
     };
-    let preview = preview_of(source)?;
+    let preview = match source.config.draws && recipe.draws() {
+        true => Some(preview_of(source)?),
+        false => None,
+    };
     let (plan, costs) = run_passes(source, recipe, &calibration)?;
     let mut items = plan.items()?;
     let importance = &calibration.importance;
@@ -105,51 +140,94 @@ pub fn compress(
         encode::spend(&mut items, recipe, importance, budget)?;
     }
 
-    // The report is part of the metadata, which comes before the tensors, and it is about them. So
-    // they are written to a draft first, which is then copied. Memory stays that of some rows.
-    let draft = Draft::beside(out);
+    // The report is part of the metadata, which comes before the tensors, and it is about them: it
+    // gets room now and is put there in the end.
     let mut report = Report::new(costs);
-    let metadata = describe(source, recipe, &plan, preview, &sha256(source));
-    let tensors: Vec<(String, TensorType, Vec<usize>)> = items
-        .iter()
-        .map(|item| Ok((item.name.clone(), kind(&item.choice)?, item.shape.clone())))
-        .collect::<Result<_>>()?;
-    let mut writer = Writer::create(&draft.0, &metadata, &tensors)?;
-    let total = items.iter().map(Item::source_bytes).sum();
     report.source_bytes = source.tensors.values().map(|t| t.bytes.len()).sum();
-    let mut done = 0;
-    for item in &items {
-        let mut len = 0;
-        let error = item.encode(importance, &mut |bytes| {
-            len += bytes.len();
-            Ok(writer.part(&item.name, bytes)?)
-        })?;
-        report.count(item, len, error);
-        item.give_back();
-        done += item.source_bytes();
-        progress(Work::Encoding, done, total);
-    }
-    writer.finish()?;
-    report.finish(&plan);
+    let room = report.room(&items, &plan, options.measure)?;
+    let mut metadata = describe(source, recipe, &plan, preview, &sha256);
+    metadata.push((REPORT.to_owned(), " ".repeat(room).into()));
+    let layout = Layout::new(partial.path(), &metadata, &describe::tensors(&items)?)?;
+    let lens: Vec<usize> = layout.tensors().iter().map(|(_, len)| *len).collect();
+    let left = partial.begin(layout, &calibration.digest())?;
+    let errors = kept_errors(left, items.len(), progress);
 
-    let drafted = Source::open(&draft.0)?;
+    let all = items.iter().map(Item::source_bytes).sum();
+    let mut done = 0;
+    for (i, (item, len)) in items.iter().zip(lens).enumerate() {
+        let of_source = item.source_bytes();
+        let error = match errors.get(i) {
+            Some(error) => *error,
+            None => {
+                let mut out = 0;
+                let error = item.encode(importance, &mut |bytes| {
+                    out += bytes.len();
+                    partial.part(&item.name, bytes)?;
+                    let share = out as f64 / len.max(1) as f64;
+                    progress(
+                        Work::Encoding,
+                        done + (of_source as f64 * share) as usize,
+                        all,
+                    );
+                    Ok(())
+                })?;
+                partial.enter(&format!("{:016x}", error.to_bits()))?;
+                item.give_back();
+                error
+            }
+        };
+        report.count(item, len, error);
+        done += of_source;
+        progress(Work::Encoding, done, all);
+    }
+    partial.sync()?;
+    report.finish(&plan);
     if options.measure > 0 {
         let scenes = asked.scenes(Half::Report, options.measure)?;
-        let measures = measure(source, &drafted, &scenes, &mut |done, all| {
+        let result = Source::open(partial.beside())?;
+        let measures = measure(source, &result, &scenes, &mut |done, all| {
             progress(Work::Measuring, done, all);
         })?;
         report.measures = Some(measures);
     }
-    let mut metadata = metadata;
-    let text = serde_json::to_string(&report).unwrap_or_default();
-    metadata.push(("kinglet.report".to_owned(), text.as_str().into()));
-    let mut writer = Writer::create(out, &metadata, &tensors)?;
-    for (name, _, _) in &tensors {
-        let bytes = &drafted.tensor(name)?.bytes;
-        writer.tensor(name, bytes)?;
-        give_back(bytes);
+    Ok(report)
+}
+
+/// The errors of the tensors that an interrupted run left, which stand in its notes.
+fn kept_errors(left: Left, all: usize, progress: Progress<'_>) -> Vec<f64> {
+    let damaged = matches!(left, Left::Damaged(_));
+    let notes = match left {
+        Left::Nothing => return Vec::new(),
+        Left::Other => {
+            progress(Work::Replacing, 0, all);
+            return Vec::new();
+        }
+        Left::Done(notes) | Left::Damaged(notes) => notes,
+    };
+    progress(Work::Resuming { damaged }, notes.len(), all);
+    // What is no number was entered by nobody: such a line would have another checksum.
+    let error = |note: &String| f64::from_bits(u64::from_str_radix(note, 16).unwrap_or_default());
+    notes.iter().map(error).collect()
+}
+
+/// What a recipe makes of a checkpoint, without making it: shapes and types, and thus bytes, are known
+/// from the header alone (with a budget, some rows of each matrix are read). Errors are left zero.
+///
+/// # Errors
+/// As [`compress`] before it works.
+pub fn predict(source: &Source, recipe: &Recipe) -> Result<Report> {
+    source.unpacked()?;
+    let (plan, costs) = run_passes(source, recipe, &Calibration::rehearsal())?;
+    let mut items = plan.items()?;
+    if let Some(budget) = recipe.precision.budget()? {
+        encode::spend(&mut items, recipe, &Calibration::none().importance, budget)?;
     }
-    writer.finish()?;
+    let mut report = Report::new(costs);
+    report.source_bytes = source.tensors.values().map(|t| t.bytes.len()).sum();
+    for item in &items {
+        report.count(item, item.bytes()?, 0.0);
+    }
+    report.finish(&plan);
     Ok(report)
 }
 
@@ -169,35 +247,6 @@ fn run_passes<'a>(
     Ok((plan, costs))
 }
 
-/// A file beside the result that is deleted in the end.
-struct Draft(PathBuf);
-
-impl Draft {
-    fn beside(out: &Path) -> Self {
-        let mut name = out.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}.draft.tmp", std::process::id()));
-        Draft(out.with_file_name(name))
-    }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        // It may not be there yet; and nothing can be done if it stays.
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-/// The hash of all names and bytes.
-pub(crate) fn sha256(source: &Source) -> String {
-    let mut hash = Sha256::new();
-    for (name, tensor) in &source.tensors {
-        hash.update(name.as_bytes());
-        hash.update(&tensor.bytes);
-        give_back(&tensor.bytes);
-    }
-    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
-}
-
 /// The map of previews: the source's own, or one fitted on its autoencoder.
 fn preview_of(source: &Source) -> Result<Vec<f32>> {
     if let Some(map) = &source.config.latent.preview {
@@ -211,44 +260,4 @@ fn preview_of(source: &Source) -> Result<Vec<f32>> {
     };
     let autoencoder = Autoencoder::load(loader, &source.config)?;
     Ok(preview::fit(&device, &autoencoder, &source.config)?)
-}
-
-fn kind(choice: &Choice) -> Result<TensorType> {
-    let name = choice.format.name();
-    let mut kinds = TensorType::ALL.iter().copied();
-    kinds
-        .find(|kind| kind.name() == name)
-        .ok_or_else(|| QuantError::Recipe(format!("GGUF has no type \"{name}\"")))
-}
-
-/// All metadata but the report.
-fn describe(
-    source: &Source,
-    recipe: &Recipe,
-    plan: &Plan<'_>,
-    preview: Vec<f32>,
-    sha256: &str,
-) -> Vec<(String, Value)> {
-    let mut config = plan.config.clone();
-    config.latent.preview = Some(preview);
-    if let Some(name) = &recipe.about.name {
-        config.name.clone_from(name);
-    }
-    let mut metadata = metadata::write(&config);
-    let mut put = |key: &str, value: Value| metadata.push((key.to_owned(), value));
-    if let Some(license) = &recipe.about.license {
-        put("general.license", license.as_str().into());
-    }
-    // A budget gives a mixture, which has no number.
-    let default = match recipe.precision.budget {
-        None => recipe.precision.default_name(),
-        Some(_) => "",
-    };
-    put("general.file_type", file_type(default).into());
-    put("general.quantization_version", 2.into());
-    put(metadata::TOKENIZER, source.tokenizer.as_str().into());
-    put("kinglet.recipe", recipe.text.as_str().into());
-    put("kinglet.source.sha256", sha256.into());
-    put("kinglet.version", env!("CARGO_PKG_VERSION").into());
-    metadata
 }

@@ -81,8 +81,12 @@ impl Cost {
             active_generate: generate as usize,
             token_operations: 2.0 * (understand + head)
                 + 4.0 * CONTEXT_TOKENS as f64 * hidden * read,
-            step_operations: 2.0 * (latents * generate + 2.0 * markers)
-                + 4.0 * block * keys * hidden * drawn,
+            step_operations: match plan.config.draws {
+                true => {
+                    2.0 * (latents * generate + 2.0 * markers) + 4.0 * block * keys * hidden * drawn
+                }
+                false => 0.0,
+            },
             notes,
         }
     }

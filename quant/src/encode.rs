@@ -88,6 +88,19 @@ impl Item {
     }
 }
 
+/// The least bytes that the tensors can take, whatever their values: those of their types, or of the
+/// smallest ones where a budget decides.
+pub(crate) fn least(items: &[Item], recipe: &Recipe) -> Result<usize> {
+    let least = |item: &Item| {
+        if recipe.precision.is_open(&item.name, &item.shape) && !item.is_router() {
+            let offers = Measure::new(item.cols()).offers(item.all_rows())?;
+            return Ok(offers.iter().map(|o| o.bytes).min().unwrap_or(0));
+        }
+        item.bytes()
+    };
+    items.iter().map(least).sum()
+}
+
 /// Chooses the types that the budget decides on.
 pub(crate) fn spend(
     items: &mut [Item],
@@ -99,11 +112,9 @@ pub(crate) fn spend(
         if recipe.precision.is_open(&item.name, &item.shape) && !item.is_router() {
             return item.offers(importance);
         }
-        let format = item.choice.format;
-        let bytes = format.row_bytes(item.cols())? * item.all_rows();
         Ok(vec![Offer {
-            format,
-            bytes,
+            format: item.choice.format,
+            bytes: item.bytes()?,
             error: 0.0,
         }])
     };

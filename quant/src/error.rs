@@ -7,7 +7,8 @@ use kinglet_model::ModelError;
 /// The result of compressing.
 pub type Result<T> = std::result::Result<T, QuantError>;
 
-/// Why a checkpoint could not be compressed. Nothing is left behind when one is returned.
+/// Why a checkpoint could not be compressed. Nothing is left behind when one is returned, but for
+/// [`QuantError::Interrupted`].
 #[derive(Debug, thiserror::Error)]
 pub enum QuantError {
     /// The checkpoint cannot be read.
@@ -16,6 +17,14 @@ pub enum QuantError {
     /// A container cannot be read or written.
     #[error(transparent)]
     Container(#[from] ContainerError),
+    /// A file could not be written any further; what is done is kept.
+    #[error("{source}; what is done is kept in {partial}, and the same command goes on from there")]
+    Interrupted {
+        /// What is done.
+        partial: String,
+        /// Why.
+        source: ContainerError,
+    },
     /// A row cannot be encoded.
     #[error(transparent)]
     Kernel(#[from] KernelError),

@@ -41,6 +41,21 @@ pub struct Measures {
     pub steps: usize,
 }
 
+impl Measures {
+    /// As long as they can be of so many scenes, if `number` is a long one.
+    pub(crate) fn longest(scenes: usize, number: f64) -> Self {
+        Measures {
+            scenes,
+            tokens: usize::MAX,
+            divergence: number,
+            agreement: number,
+            velocities: vec![(number, number); COMPARED_STEPS],
+            pictures: vec![number; scenes],
+            steps: usize::MAX,
+        }
+    }
+}
+
 /// What the source did with a scene.
 struct Done {
     picture: Picture,

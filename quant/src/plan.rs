@@ -161,11 +161,18 @@ impl Item {
         self.parts.iter().map(Part::stored_bytes).sum()
     }
 
+    /// Bytes that it takes in its new type.
+    ///
+    /// # Errors
+    /// [`QuantError::Kernel`] if the type's blocks do not divide its rows.
+    pub fn bytes(&self) -> Result<usize> {
+        let (cols, rows) = self.shape.split_last().unwrap_or((&1, &[]));
+        Ok(self.choice.format.row_bytes(*cols)? * rows.iter().product::<usize>())
+    }
+
     /// What was read of the source need not stay in memory.
     pub(crate) fn give_back(&self) {
-        for part in &self.parts {
-            give_back(&part.tensor.bytes);
-        }
+        self.parts.iter().for_each(Part::give_back);
     }
 
     /// Whether it is a router, whose type no budget decides on.
@@ -217,6 +224,11 @@ impl Part {
             columns: Some(compose(self.columns.as_deref(), columns)),
             ..self.clone()
         }
+    }
+
+    /// What was read of it need not stay in memory.
+    pub(crate) fn give_back(&self) {
+        give_back(&self.tensor.bytes);
     }
 
     /// Its sizes, outermost first.

@@ -7,6 +7,7 @@ use crate::error::{QuantError, Result};
 use crate::passes::Pass;
 use crate::passes::depth::Depth;
 use crate::passes::experts::Experts;
+use crate::passes::parts::Parts;
 use crate::passes::precision::Precision;
 use crate::passes::steps::Steps;
 use crate::passes::width::Width;
@@ -19,6 +20,8 @@ pub struct Recipe {
     pub about: About,
     /// What the model is watched on, for the passes that need to know what matters.
     pub calibration: Option<Calibrate>,
+    /// What the result can do.
+    pub parts: Option<Parts>,
     /// Layers that are left out.
     pub depth: Option<Depth>,
     /// Neurons that are left out.
@@ -53,10 +56,34 @@ impl Recipe {
         let recipe: Recipe = toml::from_str(text)
             .map_err(|e| QuantError::Recipe(e.to_string().trim().to_owned()))?;
         recipe.precision.check()?;
+        if let Some(key) = recipe.draws_after_all() {
+            return Err(QuantError::Recipe(format!(
+                "[parts] draw is false, but {key} is about drawing; leave out one of them"
+            )));
+        }
         Ok(Recipe {
             text: text.to_owned(),
             ..recipe
         })
+    }
+
+    /// Whether the result can draw, if its source can.
+    pub fn draws(&self) -> bool {
+        self.parts.as_ref().is_none_or(|parts| parts.draw)
+    }
+
+    /// What is about drawing in a recipe of a result that cannot draw.
+    fn draws_after_all(&self) -> Option<&'static str> {
+        let depth = self.depth.as_ref().is_some_and(|d| d.generate.is_some());
+        let width = self.width.as_ref().is_some_and(|w| w.generate.is_some());
+        let all = [
+            (depth, "[depth] generate"),
+            (width, "[width] generate"),
+            (self.experts.is_some(), "[experts]"),
+            (self.steps.is_some(), "[steps]"),
+        ];
+        let named = all.into_iter().find(|(there, _)| *there);
+        named.filter(|_| !self.draws()).map(|(_, key)| key)
     }
 
     /// Whether the source model is run to learn what matters to it.
@@ -71,6 +98,7 @@ impl Recipe {
             table.as_ref().map(|table| table as &dyn Pass)
         }
         let passes = [
+            pass(&self.parts),
             pass(&self.depth),
             pass(&self.width),
             pass(&self.experts),

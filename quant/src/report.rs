@@ -5,12 +5,19 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::cost::Cost;
+use crate::error::Result;
 use crate::measure::Measures;
 use crate::plan::{Item, Plan};
 
 mod page;
 
 pub use page::page;
+
+/// No number takes more characters.
+const LONGEST: f64 = -f64::MIN_POSITIVE;
+/// Scenes that a report has room for at least, so that an interrupted run may be continued with another
+/// number of them.
+const SCENES: usize = 32;
 
 /// What was done.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -51,6 +58,21 @@ impl Report {
             passes,
             measures: None,
         }
+    }
+
+    /// The most bytes that the report can have as JSON, with up to so many scenes measured, or
+    /// [`SCENES`] if that is more. Everything but errors and measures is known before any work.
+    pub(crate) fn room(&self, items: &[Item], plan: &Plan<'_>, scenes: usize) -> Result<usize> {
+        let mut longest = self.clone();
+        for item in items {
+            longest.count(item, item.bytes()?, 0.0);
+        }
+        longest.finish(plan);
+        let names = items.iter().map(|item| &item.name);
+        let name = names.max_by_key(|name| name.len()).cloned();
+        longest.largest_error = (LONGEST, name.unwrap_or_default());
+        longest.measures = Some(Measures::longest(scenes.max(SCENES), LONGEST));
+        Ok(serde_json::to_string(&longest).unwrap_or_default().len())
     }
 
     /// Counts a tensor that was encoded in so many bytes with this error.

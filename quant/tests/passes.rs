@@ -13,7 +13,7 @@ use kinglet_model::config::Part;
 use kinglet_model::recipes::{Guides, to_answer};
 use kinglet_model::{DrawOptions, Drawing, Model, Source, WriteOptions, directory};
 use kinglet_quant::calibration::{Calibrate, calibrate};
-use kinglet_quant::{Options, Recipe, Report, Result, compress};
+use kinglet_quant::{Options, Recipe, Report, Result, compress, predict};
 
 /// The least calibration.
 const LITTLE: &str = "[calibration]\ncount = 2\ntimesteps = 3\ntokens = 512\n";
@@ -344,6 +344,60 @@ fn calibration_knows_how_much_every_column_of_every_matrix_matters() {
     let tokens = calibration.inputs(1).len() / source.config.language.hidden;
     assert!(tokens > 0);
     assert!(calibration.generate.is_some() && calibration.understand.is_some());
+}
+
+#[test]
+fn what_the_weights_alone_decide_needs_no_calibration() {
+    let source = Source::open(&golden().join("checkpoint")).unwrap();
+    let recipe = format!(
+        "[depth]\nunderstand = {{ drop = 1, part = \"ffn\", layers = [2] }}\n\
+         [width]\nunderstand = {{ keep = 0.5, layers = [1] }}\nscore = \"magnitude\"\n\
+         [experts]\ncount = 8\nactive = 4\nrouter = \"zero\"\nscore = \"magnitude\"\n{F32}"
+    );
+    let parsed = Recipe::parse(&recipe).unwrap();
+    assert!(!parsed.calibrates());
+    let folder = tempfile::tempdir().unwrap();
+    let report = run(&source, &recipe, &folder.path().join("x.gguf")).unwrap();
+    let predicted = predict(&source, &parsed).unwrap();
+    assert_eq!(
+        (report.bytes, report.parameters, &report.types),
+        (predicted.bytes, predicted.parameters, &predicted.types)
+    );
+
+    let result = made(&source, &recipe);
+    assert_eq!(
+        result.config.language.layers[2].skip_understand,
+        Some(Part::FeedForward)
+    );
+    let decoded = |part: &str| {
+        let name = format!("blk.1.ffn_{part}.weight");
+        let tensor = source.tensors[&name].clone();
+        let (rows, cols) = (tensor.shape[0], tensor.shape[1]);
+        let values = kinglet_quant::plan::Part::whole(name, tensor)
+            .decode()
+            .unwrap();
+        (values, rows, cols)
+    };
+    let (gate, neurons, hidden) = decoded("gate");
+    let (up, ..) = decoded("up");
+    let (down, ..) = decoded("down");
+    let length = |values: &mut dyn Iterator<Item = f32>| -> f64 {
+        values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt()
+    };
+    let score = |n: usize| {
+        length(&mut gate[n * hidden..][..hidden].iter().copied())
+            * length(&mut up[n * hidden..][..hidden].iter().copied())
+            * length(&mut (0..hidden).map(|row| down[row * neurons + n]))
+    };
+    let mut order: Vec<usize> = (0..neurons).collect();
+    order.sort_by(|a, b| score(*b).total_cmp(&score(*a)));
+    order.truncate(neurons / 2);
+    order.sort_unstable();
+    let expected: Vec<f32> = order
+        .iter()
+        .flat_map(|n| gate[n * hidden..][..hidden].to_vec())
+        .collect();
+    assert_eq!(f32s(&result.tensors["blk.1.ffn_gate.weight"]), expected);
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //!   be filled.
 //! - [`mod@board`]: an emulated board with a camera.
 //! - [`viewer`]: an MQTT client that waits for messages.
+//! - [`shape`], [`shape_files`]: the release's tensors, and a directory of them without its weights.
 //!
 //! These are test tools: they panic where a test cannot go on.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -18,6 +19,7 @@ pub mod disk;
 pub mod program;
 pub mod proxy;
 pub mod shape;
+pub mod shape_files;
 pub mod viewer;
 
 pub use broker::Mosquitto;

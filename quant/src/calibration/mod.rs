@@ -12,6 +12,7 @@ use kinglet_kernels::{Cpu, Device};
 use kinglet_model::recipes::Guides;
 use kinglet_model::{DrawOptions, Drawing, Model, Picture, Source, WriteOptions};
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 use crate::error::{QuantError, Result};
 use crate::passes::depth::{DepthScores, Watcher};
@@ -96,12 +97,55 @@ pub struct Calibration {
     magnitudes: BTreeMap<String, Vec<f32>>,
     /// Rows that enter the generation branch's feed-forward networks, by layer, `[rows, hidden]`.
     inputs: BTreeMap<usize, Vec<f32>>,
+    /// Nothing is to be read either: the passes only say what they refuse, and what shapes they make.
+    rehearsal: bool,
+}
+
+/// What says which neurons matter.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Score {
+    /// Their mean magnitude while the source model is watched, times the length of their column.
+    #[default]
+    Calibrated,
+    /// The weights alone: the length of a neuron's column times those of its rows. The model need not
+    /// run, so a checkpoint that is larger than the memory will do.
+    Magnitude,
 }
 
 impl Calibration {
-    /// Nothing learnt: every score is zero.
+    /// Nothing learnt: every score is zero, but for those that come from the weights alone.
     pub fn none() -> Self {
         Self::default()
+    }
+
+    /// Nothing learnt and nothing read: every score is zero.
+    pub(crate) fn rehearsal() -> Self {
+        Calibration {
+            rehearsal: true,
+            ..Self::default()
+        }
+    }
+
+    /// The importance of each neuron of a feed-forward network `[gate, up, down]` by `score`.
+    ///
+    /// # Errors
+    /// What decoding refuses.
+    pub(crate) fn scores(&self, network: [&Part; 3], score: Score) -> Result<Vec<f32>> {
+        let [gate, up, down] = network;
+        match score {
+            _ if self.rehearsal => Ok(vec![0.0; down.cols()]),
+            Score::Calibrated => self.neurons(down),
+            Score::Magnitude => {
+                let mut scores = column_lengths(down)?;
+                for rows in [gate, up] {
+                    for (score, length) in scores.iter_mut().zip(row_lengths(rows)?) {
+                        *score *= length;
+                    }
+                }
+                Ok(scores.iter().map(|s| *s as f32).collect())
+            }
+        }
     }
 
     /// The importance of each neuron of a feed-forward network whose last matrix is `down`
@@ -115,23 +159,40 @@ impl Calibration {
         let Some(magnitudes) = magnitudes.and_then(|m| down.of_columns(m)) else {
             return Ok(vec![0.0; down.cols()]);
         };
-        let mut squares = vec![0.0f64; down.cols()];
-        let mut row = vec![0.0; down.cols()];
-        let mut reader = down.reader()?;
-        for i in 0..down.rows() {
-            reader.read(i, &mut row)?;
-            for (sum, v) in squares.iter_mut().zip(&row) {
-                *sum += f64::from(*v).powi(2);
-            }
-        }
-        let score = |(m, s): (&f32, &f64)| (f64::from(*m) * s.sqrt()) as f32;
-        Ok(magnitudes.iter().zip(&squares).map(score).collect())
+        let score = |(m, s): (&f32, f64)| (f64::from(*m) * s) as f32;
+        Ok(magnitudes
+            .iter()
+            .zip(column_lengths(down)?)
+            .map(score)
+            .collect())
     }
 
     /// What enters the generation branch's feed-forward network of a layer, `[rows, hidden]`; empty
     /// if nothing was kept.
     pub fn inputs(&self, layer: usize) -> &[f32] {
         self.inputs.get(&layer).map_or(&[], Vec::as_slice)
+    }
+
+    /// A checksum of all that was learnt.
+    pub(crate) fn digest(&self) -> Vec<u8> {
+        let mut hash = Sha256::new();
+        for scores in [&self.understand, &self.generate] {
+            let all = scores.iter().flat_map(DepthScores::all);
+            all.for_each(|score| hash.update(score.to_le_bytes()));
+        }
+        let mut put = |name: &str, values: &[f32]| {
+            hash.update((name.len() as u64).to_le_bytes());
+            hash.update(name);
+            hash.update((values.len() as u64).to_le_bytes());
+            values.iter().for_each(|v| hash.update(v.to_le_bytes()));
+        };
+        for (name, values) in self.importance.iter().chain(&self.magnitudes) {
+            put(name, values);
+        }
+        for (layer, values) in &self.inputs {
+            put(&layer.to_string(), values);
+        }
+        hash.finalize().to_vec()
     }
 
     fn from_records(records: BTreeMap<Arc<str>, Record>, layers: usize) -> Self {
@@ -152,6 +213,35 @@ impl Calibration {
         }
         calibration
     }
+}
+
+/// The Euclidean length of each column.
+fn column_lengths(matrix: &Part) -> Result<Vec<f64>> {
+    let mut squares = vec![0.0f64; matrix.cols()];
+    let mut row = vec![0.0; matrix.cols()];
+    let mut reader = matrix.reader()?;
+    for i in 0..matrix.rows() {
+        reader.read(i, &mut row)?;
+        for (sum, v) in squares.iter_mut().zip(&row) {
+            *sum += f64::from(*v).powi(2);
+        }
+    }
+    matrix.give_back();
+    Ok(squares.into_iter().map(f64::sqrt).collect())
+}
+
+/// The Euclidean length of each row.
+fn row_lengths(matrix: &Part) -> Result<Vec<f64>> {
+    let mut row = vec![0.0; matrix.cols()];
+    let mut reader = matrix.reader()?;
+    let mut lengths = Vec::with_capacity(matrix.rows());
+    for i in 0..matrix.rows() {
+        reader.read(i, &mut row)?;
+        let squares: f64 = row.iter().map(|v| f64::from(*v).powi(2)).sum();
+        lengths.push(squares.sqrt());
+    }
+    matrix.give_back();
+    Ok(lengths)
 }
 
 /// Runs the source model: it draws every scene's prompt, looks at the drawing (or at the scene's

@@ -22,8 +22,8 @@ use kinglet_model::picture::LONGEST_SIDE;
 use kinglet_model::{ModelError, Source};
 use serde::Serialize;
 
-use crate::compress::sha256;
 use crate::error::Result;
+use crate::scan::scan;
 use messages::{IR_VERSION, Model, OPERATOR_SET, OperatorSet, Property, ValueInfo};
 use nodes::{Nodes, Value};
 
@@ -130,7 +130,7 @@ pub fn export(
     };
     // Found before the hash, which reads the whole source.
     write::check(&graph, write::graph_bytes(&graph, &nodes.weights))?;
-    let model = about.model(&sha256(source));
+    let model = about.model(&scan(source, &mut |_, _| {})?);
     let bytes = write::write(source, (&model, &graph, &nodes.weights), out, progress)?;
     Ok(Exported {
         graph: graph.name,

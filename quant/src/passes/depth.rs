@@ -96,7 +96,13 @@ impl Pass for Depth {
     }
 
     fn needs_calibration(&self) -> bool {
-        self.understand.is_some() || self.generate.is_some()
+        // Where all of a list are to go, there is nothing to choose.
+        let chooses =
+            |drop: &&Drop| !matches!(&drop.layers, Layers::List(l) if l.len() == drop.drop);
+        [&self.understand, &self.generate]
+            .into_iter()
+            .flatten()
+            .any(|drop| chooses(&drop))
     }
 
     fn apply(&self, plan: &mut Plan<'_>, calibration: &Calibration) -> Result<Vec<String>> {
@@ -150,6 +156,7 @@ impl Depth {
     /// Drops the weights that no pass uses any more.
     fn drop_unused(&self, plan: &mut Plan<'_>) {
         let layers = plan.config.language.layers.clone();
+        let draws = plan.config.draws;
         plan.drop_tensors(|name| {
             let Some((layer, part, generation)) = place(name) else {
                 return false;
@@ -157,7 +164,7 @@ impl Depth {
             let Some(layer) = layers.get(layer) else {
                 return false;
             };
-            let generates_without = layer.generates_without(part);
+            let generates_without = !draws || layer.generates_without(part);
             if generation {
                 return generates_without;
             }
@@ -262,6 +269,20 @@ pub struct DepthScores {
     pub block_with_residual: Vec<f64>,
     /// Of the stream after attention and the layer's output.
     pub feed_forward_with_residual: Vec<f64>,
+}
+
+impl DepthScores {
+    /// Every score.
+    pub(crate) fn all(&self) -> impl Iterator<Item = f64> {
+        let all = [
+            &self.block,
+            &self.attention,
+            &self.feed_forward,
+            &self.block_with_residual,
+            &self.feed_forward_with_residual,
+        ];
+        all.into_iter().flatten().copied()
+    }
 }
 
 /// Watches passes of a model and scores its layers. Give [`Watcher::see`] to the passes as observer.

@@ -5,7 +5,7 @@ use kinglet_model::names::GENERATION_SUFFIX;
 use serde::Deserialize;
 
 use super::{Pass, router, tensor};
-use crate::calibration::Calibration;
+use crate::calibration::{Calibration, Score};
 use crate::error::{QuantError, Result};
 use crate::layers::Layers;
 use crate::plan::{Part, Plan};
@@ -27,6 +27,9 @@ pub struct Experts {
     /// How the routers come about.
     #[serde(default)]
     pub router: Router,
+    /// What says which neurons matter, so that every expert gets its share of them.
+    #[serde(default)]
+    pub score: Score,
 }
 
 /// How routers come about.
@@ -49,7 +52,7 @@ impl Pass for Experts {
     }
 
     fn needs_calibration(&self) -> bool {
-        true
+        self.router == Router::Calibrated || self.score == Score::Calibrated
     }
 
     fn apply(&self, plan: &mut Plan<'_>, calibration: &Calibration) -> Result<Vec<String>> {
@@ -97,7 +100,7 @@ impl Experts {
             return Ok(None);
         };
         let width = down.cols();
-        let scores = calibration.neurons(down)?;
+        let scores = calibration.scores([gate, up, down], self.score)?;
         let split = partition(&scores, self.count, self.shared).map_err(|e| {
             let text = match e {
                 QuantError::Recipe(text) => text,

@@ -7,6 +7,7 @@ use crate::plan::Plan;
 pub mod budget;
 pub mod depth;
 pub mod experts;
+pub mod parts;
 pub mod precision;
 pub mod router;
 pub mod steps;
@@ -22,7 +23,7 @@ pub trait Pass {
 
     /// Changes the plan. Returns what the report shall say about it.
     ///
-    /// It runs twice: first with [`Calibration::none`], so that whatever the recipe asks for that
+    /// It runs twice: first with a calibration of nothing, so that whatever the recipe asks for that
     /// cannot be is refused before any work; so errors must not depend on the calibration.
     ///
     /// # Errors

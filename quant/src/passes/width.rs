@@ -4,7 +4,7 @@ use kinglet_model::names::GENERATION_SUFFIX;
 use serde::Deserialize;
 
 use super::{Pass, tensor};
-use crate::calibration::Calibration;
+use crate::calibration::{Calibration, Score};
 use crate::error::{QuantError, Result};
 use crate::layers::Layers;
 use crate::plan::Plan;
@@ -17,6 +17,8 @@ pub struct Width {
     pub understand: Option<Keep>,
     /// Of the generation branch.
     pub generate: Option<Keep>,
+    /// What says which neurons matter.
+    pub score: Score,
 }
 
 /// What to keep.
@@ -40,7 +42,7 @@ impl Pass for Width {
         [&self.understand, &self.generate]
             .into_iter()
             .flatten()
-            .any(|k| k.keep < 1.0)
+            .any(|k| k.keep < 1.0 && self.score == Score::Calibrated)
     }
 
     fn apply(&self, plan: &mut Plan<'_>, calibration: &Calibration) -> Result<Vec<String>> {
@@ -52,7 +54,14 @@ impl Pass for Width {
             (&self.generate, "generate", GENERATION_SUFFIX, &mut generate),
         ] {
             let Some(keep) = keep else { continue };
-            notes.extend(narrow(plan, calibration, keep, mode, suffix, widths)?);
+            notes.extend(narrow(
+                plan,
+                (calibration, self.score),
+                keep,
+                mode,
+                suffix,
+                widths,
+            )?);
         }
         plan.config.language.set_widths(&understand, &generate);
         Ok(notes)
@@ -61,7 +70,7 @@ impl Pass for Width {
 
 fn narrow(
     plan: &mut Plan<'_>,
-    calibration: &Calibration,
+    (calibration, score): (&Calibration, Score),
     keep: &Keep,
     mode: &str,
     suffix: &str,
@@ -90,7 +99,10 @@ fn narrow(
         };
         let width = part.cols();
         let kept = kept(width, keep.keep, plan.block_values(&down)?);
-        let scores = calibration.neurons(part)?;
+        let scores = match [&gate, &up].map(|name| plan.part(name)) {
+            [Some(gate), Some(up)] => calibration.scores([gate, up, part], score)?,
+            _ => continue,
+        };
         let neurons = most_important(&scores, kept);
         for (name, columns) in [(&gate, false), (&up, false), (&down, true)] {
             for part in plan.tensors.get_mut(name).into_iter().flatten() {

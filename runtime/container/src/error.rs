@@ -27,6 +27,13 @@ pub enum ContainerError {
     },
 }
 
+impl ContainerError {
+    /// Whether the file system said no, which may be different another time.
+    pub fn is_io(&self) -> bool {
+        matches!(self, ContainerError::Io { .. })
+    }
+}
+
 /// What is wrong with a container's bytes. Bounds are named in [`crate::gguf::limits`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {

@@ -13,6 +13,7 @@ mod cli;
 mod commands;
 mod engine;
 mod failure;
+mod interrupt;
 mod model;
 
 use std::process::ExitCode;

@@ -16,6 +16,9 @@ pub struct Config {
     pub latent: LatentConfig,
     /// The defaults of a drawing.
     pub draw: DrawConfig,
+    /// Whether it has what drawing needs: the generation branch, the projections of latents and the
+    /// autoencoder. Without them it understands only.
+    pub draws: bool,
 }
 
 /// The language half.

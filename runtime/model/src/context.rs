@@ -198,10 +198,10 @@ impl<D: Device> Context<D> {
         }
         let (rows, columns) = (height / unit, width / unit);
         let pixels = d.upload(&picture.normalised(), 3)?;
-        let moments = model.autoencoder.moments(d, &pixels, height, width)?;
+        let moments = model.autoencoder()?.moments(d, &pixels, height, width)?;
         let noise = d.upload(noise, latent.channels)?;
-        let latents = model.autoencoder.latents(d, &moments, Some(&noise))?;
-        let tokens = model.latents.pack(d, &latents, rows, columns)?;
+        let latents = model.autoencoder()?.latents(d, &moments, Some(&noise))?;
+        let tokens = model.latents()?.pack(d, &latents, rows, columns)?;
         let (rows_out, new) = self.latents_block(&tokens, 0.0, (rows, columns), observer)?;
         if observer.is_some() {
             model.language.norm(d, &rows_out, observer)?;
@@ -344,7 +344,7 @@ impl<D: Device> Context<D> {
     fn velocity_of(&self, rows: Option<D::Buffer>) -> Result<D::Buffer> {
         let model = &self.model;
         match rows {
-            Some(rows) => model.latents.velocity(&model.device, &rows),
+            Some(rows) => model.latents()?.velocity(&model.device, &rows),
             None => Ok(model.device.zeros(0, model.config.latent.token_values())?),
         }
     }
@@ -360,8 +360,8 @@ impl<D: Device> Context<D> {
     ) -> Result<(Rows<D>, Vec<KeysValues<D>>)> {
         let model = &self.model;
         let (d, tokenizer) = (&model.device, &model.tokenizer);
-        let places = model.latents.places(rows, columns)?;
-        let latents = model.latents.embed(d, x, t, &places, observer)?;
+        let places = model.latents()?.places(rows, columns)?;
+        let latents = model.latents()?.embed(d, x, t, &places, observer)?;
         let markers = [tokenizer.picture_start, tokenizer.picture_end];
         let positions = self.picture_positions(places.len() + 2)?;
         let rows = Rows {

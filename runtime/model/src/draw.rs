@@ -178,7 +178,7 @@ impl<D: Device> Step<'_, '_, D> {
         let mut end = d.copy(&drawing.x)?;
         d.add_scaled(&mut end, -drawing.times[self.done], &self.velocity)?;
         let (rows, columns) = drawing.grid;
-        let latents = d.download(&model.latents.unpack(d, &end, rows, columns)?)?;
+        let latents = d.download(&model.latents()?.unpack(d, &end, rows, columns)?)?;
         preview::picture(map, &latents, columns * latent.patch, rows * latent.patch).map(Some)
     }
 }
@@ -236,6 +236,7 @@ impl<'a, D: Device> Drawing<'a, D> {
     ) -> Result<Self> {
         let model = guides.main.model();
         options.check(&model.config)?;
+        model.latents()?;
         let latent = &model.config.latent;
         let pixels = latent.token_pixels();
         Ok(Drawing {
@@ -354,9 +355,9 @@ impl<'a, D: Device> Drawing<'a, D> {
         let d = &model.device;
         let (rows, columns) = self.grid;
         let patch = model.config.latent.patch;
-        let latents = model.latents.unpack(d, &self.x, rows, columns)?;
+        let latents = model.latents()?.unpack(d, &self.x, rows, columns)?;
         let pixels = model
-            .autoencoder
+            .autoencoder()?
             .decode(d, &latents, rows * patch, columns * patch)?;
         let bytes = to_bytes(&d.download(&pixels)?);
         Picture::from_rgb(self.options.size.0, self.options.size.1, bytes)

@@ -107,6 +107,14 @@ pub enum ModelError {
         /// What it is.
         what: String,
     },
+    /// A container without what drawing needs.
+    #[error(
+        "{source_name} cannot draw: it was made to understand only ([parts] draw = false); use a container that draws"
+    )]
+    CannotDraw {
+        /// What the model is called.
+        source_name: String,
+    },
     /// The tokenizer cannot be built or used.
     #[error("the tokenizer: {0}")]
     Tokenizer(String),
@@ -129,4 +137,12 @@ pub enum ModelError {
     /// The caller stopped the work.
     #[error("cancelled")]
     Cancelled,
+}
+
+impl ModelError {
+    pub(crate) fn cannot_draw(name: &str) -> Self {
+        ModelError::CannotDraw {
+            source_name: name.to_owned(),
+        }
+    }
 }

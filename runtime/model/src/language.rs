@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kinglet_kernels::{AttentionShape, Device, Expert, Mask, Role};
 
 use crate::config::{Config, ExpertsConfig, LanguageConfig, LayerConfig, Part};
-use crate::error::Result;
+use crate::error::{ModelError, Result};
 use crate::linear::{Linear, Loader};
 use crate::names::GENERATION_SUFFIX;
 use crate::observe::{Observer, Stage, show};
@@ -272,7 +272,8 @@ pub struct Language<D: Device> {
     embeddings: D::Weight,
     layers: Vec<Layer<D>>,
     norm: D::Weight,
-    norm_generation: D::Weight,
+    /// None if the model understands only.
+    norm_generation: Option<D::Weight>,
     head: Linear<D>,
     config: LanguageConfig,
 }
@@ -294,7 +295,7 @@ impl<D: Device> Language<D> {
                     l.understands_without(part)
                 })?,
                 generation: Branch::load(loader, i, GENERATION_SUFFIX, c, generate[i], |part| {
-                    l.generates_without(part)
+                    !config.draws || l.generates_without(part)
                 })?,
             })
         };
@@ -306,7 +307,10 @@ impl<D: Device> Language<D> {
             )?,
             layers: (0..c.blocks).map(layer).collect::<Result<_>>()?,
             norm: loader.vector("output_norm", c.hidden)?,
-            norm_generation: loader.vector("output_norm_gen", c.hidden)?,
+            norm_generation: match config.draws {
+                true => Some(loader.vector("output_norm_gen", c.hidden)?),
+                false => None,
+            },
             head: loader.linear_without_bias("output", c.vocabulary, c.hidden)?,
             config: c.clone(),
         })
@@ -381,7 +385,9 @@ impl<D: Device> Language<D> {
     /// # Errors
     /// What the device refuses.
     pub fn norm_generation(&self, d: &D, x: &D::Buffer) -> Result<D::Buffer> {
-        Ok(d.rms_norm(x, &self.norm_generation, self.config.rms_epsilon)?)
+        let norm = self.norm_generation.as_ref();
+        let norm = norm.ok_or_else(|| ModelError::cannot_draw("the model"))?;
+        Ok(d.rms_norm(x, norm, self.config.rms_epsilon)?)
     }
 
     fn layer(

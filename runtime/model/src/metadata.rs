@@ -14,6 +14,8 @@ pub const ARCHITECTURE: &str = "bagel";
 pub const TOKENIZER: &str = "tokenizer.huggingface.json";
 /// More layers than any model has.
 const LARGEST_LAYERS: usize = 4096;
+/// Whether the model draws; left out, it does.
+const DRAWS: &str = "parts.draw";
 /// The only sampler so far.
 const SAMPLER: &str = "euler";
 
@@ -25,6 +27,7 @@ pub fn write(config: &Config) -> Vec<(String, Value)> {
         vision: v,
         latent: a,
         draw: d,
+        draws,
     } = config;
     let mut out: Vec<(String, Value)> = vec![
         ("general.architecture".to_owned(), ARCHITECTURE.into()),
@@ -116,6 +119,10 @@ pub fn write(config: &Config) -> Vec<(String, Value)> {
     put("draw.renorm", d.renorm.name().into());
     put("draw.renorm_min", d.renorm_min.into());
     put("draw.sampler", SAMPLER.into());
+    // Left out where it draws: earlier versions know nothing else.
+    if !draws {
+        put(DRAWS, Value::Bool(false));
+    }
     out
 }
 
@@ -193,6 +200,7 @@ pub fn read(gguf: &Gguf) -> Result<Config> {
                 .ok_or_else(|| reader.unknown("renorm kind", &renorm))?,
             renorm_min: reader.float("draw.renorm_min")?,
         },
+        draws: reader.draws()?,
     };
     config.language.set_widths(&understand, &generate);
     config.check(gguf.name())?;
@@ -224,6 +232,17 @@ impl Reader<'_> {
 
     fn string(&self, key: &str) -> Result<String> {
         self.get(key, "a string", |v| v.as_str().map(str::to_owned))
+    }
+
+    fn draws(&self) -> Result<bool> {
+        let boolean = |v: &Value| match v {
+            Value::Bool(v) => Some(*v),
+            _ => None,
+        };
+        match self.has(DRAWS) {
+            true => self.get(DRAWS, "a boolean", boolean),
+            false => Ok(true),
+        }
     }
 
     fn has(&self, key: &str) -> bool {

@@ -30,10 +30,8 @@ pub struct Model<D: Device> {
     pub vision: Vision<D>,
     /// The language half.
     pub language: Language<D>,
-    /// Latent tokens.
-    pub latents: Latents<D>,
-    /// Pixels and latents.
-    pub autoencoder: Autoencoder<D>,
+    /// Latent tokens, and pixels and latents; none if the model understands only.
+    drawing: Option<(Latents<D>, Autoencoder<D>)>,
     /// The bytes of its tokens, once an answer of a shape has been asked for.
     vocabulary: OnceLock<Vocabulary>,
 }
@@ -68,12 +66,17 @@ impl<D: Device> Model<D> {
             audit: None,
         };
         let config = source.config.clone();
+        let drawing = if config.draws {
+            let latents = Latents::load(loader, &config)?;
+            Some((latents, Autoencoder::load(loader, &config)?))
+        } else {
+            None
+        };
         Ok(Arc::new(Model {
             tokenizer: source.tokenizer()?,
             vision: Vision::load(loader, &config)?,
             language: Language::load(loader, &config)?,
-            latents: Latents::load(loader, &config)?,
-            autoencoder: Autoencoder::load(loader, &config)?,
+            drawing,
             vocabulary: OnceLock::new(),
             config,
             device,
@@ -121,13 +124,15 @@ impl<D: Device> Model<D> {
             audit: Some(audit),
         };
         let config = &source.config;
-        let parts = [
+        let mut parts = vec![
             source.tokenizer().map(drop),
             Vision::load(loader, config).map(drop),
             Language::load(loader, config).map(drop),
-            Latents::load(loader, config).map(drop),
-            Autoencoder::load(loader, config).map(drop),
         ];
+        if config.draws {
+            parts.push(Latents::load(loader, config).map(drop));
+            parts.push(Autoencoder::load(loader, config).map(drop));
+        }
         for e in parts.into_iter().filter_map(Result::err) {
             audit.problem(e);
         }
@@ -143,6 +148,27 @@ impl<D: Device> Model<D> {
         }
         let vocabulary = Vocabulary::new(&self.tokenizer, self.config.language.vocabulary)?;
         Ok(self.vocabulary.get_or_init(|| vocabulary))
+    }
+
+    /// Latent tokens.
+    ///
+    /// # Errors
+    /// [`ModelError::CannotDraw`] if the model understands only.
+    pub fn latents(&self) -> Result<&Latents<D>> {
+        self.drawing().map(|(latents, _)| latents)
+    }
+
+    /// Pixels and latents.
+    ///
+    /// # Errors
+    /// As [`Model::latents`].
+    pub fn autoencoder(&self) -> Result<&Autoencoder<D>> {
+        self.drawing().map(|(_, autoencoder)| autoencoder)
+    }
+
+    fn drawing(&self) -> Result<&(Latents<D>, Autoencoder<D>)> {
+        let drawing = self.drawing.as_ref();
+        drawing.ok_or_else(|| ModelError::cannot_draw(&self.config.name))
     }
 
     /// An empty context.

@@ -66,8 +66,9 @@ impl<D: Device> Guides<D> {
     /// For drawing from a prompt; `think` puts the request to think before it.
     ///
     /// # Errors
-    /// [`crate::ModelError::Request`] if a text is too long.
+    /// [`crate::ModelError::Request`] if a text is too long, [`crate::ModelError::CannotDraw`].
     pub fn to_draw(model: &Arc<Model<D>>, prompt: &str, think: bool) -> Result<Self> {
+        model.latents()?;
         let mut main = model.context();
         if think {
             main.push_text(THINK_TO_DRAW)?;
@@ -92,6 +93,7 @@ impl<D: Device> Guides<D> {
         seed: u64,
         think: bool,
     ) -> Result<(Self, Picture)> {
+        model.latents()?;
         let mut main = model.context();
         if think {
             main.push_text(THINK_TO_DRAW)?;

@@ -14,7 +14,7 @@ fn a_picture_decoded_in_bands_is_within_one_level_of_the_whole() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/checkpoint");
     let model = Model::load(&Source::open(&golden).unwrap(), Scalar).unwrap();
     let channels = model.config.latent.channels;
-    let (autoencoder, d) = (&model.autoencoder, &model.device);
+    let (autoencoder, d) = (model.autoencoder().unwrap(), &model.device);
     for (height, width) in [(24, 10), (9, 24), (33, 3)] {
         let values = (0..height * width * channels).map(|i| (i as f32 * 0.37).sin() * 2.0);
         let latents = d.upload(&values.collect::<Vec<_>>(), channels).unwrap();

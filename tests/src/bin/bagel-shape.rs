@@ -1,18 +1,17 @@
 //! Makes a directory of the true shape of BAGEL-7B-MoT from random numbers: for trying what happens
 //! at that size without the weights. Nothing that it says means anything.
 //!
-//! usage: bagel-shape OUT_DIR [--layers N] [--experts N]
+//! usage: bagel-shape OUT_DIR [--layers N] [--experts N] [--hollow]
 //!
 //! 28 layers take 29.5 GB of disk. `--experts N` makes the generation half of all layers but the
-//! first and the last sparse, with N experts of which half are used.
+//! first and the last sparse, with N experts of which half are used. `--hollow` writes headers alone,
+//! with zeros behind them that take no room on disk.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use kinglet_tests::shape::{Shape, Tensors, VISION, VISION_INNER};
-use serde_json::{Map, Value, json};
+use kinglet_tests::shape::Shape;
+use kinglet_tests::shape_files::{Filling, write_directory};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -36,76 +35,17 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
     let out = Path::new(
         arguments
             .first()
-            .ok_or("usage: bagel-shape OUT_DIR [--layers N] [--experts N]")?,
+            .ok_or("usage: bagel-shape OUT_DIR [--layers N] [--experts N] [--hollow]")?,
     );
     let (layers, experts) = (option("--layers", 28)?, option("--experts", 0)?);
-    std::fs::create_dir_all(out)?;
     let shape = Shape {
         layers,
         experts,
         ..Shape::RELEASE
     };
-
-    let mut llm = json!({
-        "hidden_size": shape.hidden, "intermediate_size": shape.inner, "num_hidden_layers": layers,
-        "num_attention_heads": shape.heads, "num_key_value_heads": shape.kv_heads,
-        "vocab_size": shape.vocabulary,
-        "max_position_embeddings": 32768, "rms_norm_eps": 1e-6, "rope_theta": 1e6,
-    });
-    if experts > 0 {
-        llm["num_experts"] = experts.into();
-        llm["num_shared_experts"] = 0.into();
-        llm["top_k"] = (experts / 2).into();
-    }
-    // As in the release, one layer more is announced than is stored, and config.json is not there.
-    let vit = json!({
-        "hidden_size": VISION, "intermediate_size": VISION_INNER,
-        "num_hidden_layers": shape.vision_layers + 1,
-        "num_attention_heads": 16, "patch_size": 14, "layer_norm_eps": 1e-6,
-    });
-    std::fs::write(out.join("llm_config.json"), llm.to_string())?;
-    std::fs::write(out.join("vit_config.json"), vit.to_string())?;
-    let tokenizer = kinglet_tests::root().join("tests/golden/checkpoint/tokenizer.json");
-    std::fs::copy(tokenizer, out.join("tokenizer.json"))?;
-    write(
-        &out.join("ema.safetensors"),
-        "BF16",
-        2,
-        &shape.language_and_vision(),
-    )?;
-    write(&out.join("ae.safetensors"), "F32", 4, &Shape::autoencoder())?;
-    Ok(())
-}
-
-/// Writes a safetensors file of small random values.
-fn write(path: &Path, kind: &str, size: usize, tensors: &Tensors) -> std::io::Result<()> {
-    let mut header = Map::new();
-    let mut offset = 0;
-    for (name, shape) in tensors {
-        let end = offset + shape.iter().product::<usize>() * size;
-        let entry = json!({ "dtype": kind, "shape": shape, "data_offsets": [offset, end] });
-        header.insert(name.clone(), entry);
-        offset = end;
-    }
-    let header = Value::Object(header).to_string();
-    let mut file = BufWriter::new(File::create(path)?);
-    file.write_all(&(header.len() as u64).to_le_bytes())?;
-    file.write_all(header.as_bytes())?;
-    // One block of random values, written over and over: only the size has to be true.
-    let mut state = 0x9E37_79B9_7F4A_7C15u64;
-    let mut block = Vec::with_capacity(4 << 20);
-    while block.len() < 4 << 20 {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        let value = ((state >> 40) as f32 / (1 << 23) as f32 - 1.0) * 0.03;
-        block.extend_from_slice(&value.to_le_bytes()[4 - size..]);
-    }
-    let mut left = offset;
-    while left > 0 {
-        let piece = left.min(block.len());
-        file.write_all(&block[..piece])?;
-        left -= piece;
-    }
-    file.flush()
+    let filling = match arguments.iter().any(|a| a == "--hollow") {
+        true => Filling::Hollow,
+        false => Filling::Random,
+    };
+    Ok(write_directory(out, &shape, filling)?)
 }

@@ -109,6 +109,7 @@ fn config(shape: &Shape) -> Config {
     };
     Config {
         name: "random weights".to_owned(),
+        draws: true,
         language: LanguageConfig {
             blocks: shape.layers,
             hidden: shape.hidden,

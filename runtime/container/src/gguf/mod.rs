@@ -1,12 +1,16 @@
 //! GGUF version 3, little-endian.
 //!
-//! [`Gguf`] reads, [`Writer`] writes, [`Value`] is a metadata value, [`limits`] names the bounds.
+//! [`Gguf`] reads, [`Writer`] writes, [`Partial`] writes what may be interrupted, [`Value`] is a metadata value, [`limits`] names the bounds.
 //! The layout is that of ggml's GGUF specification: header, metadata, tensor infos, padding, data.
 
+mod layout;
+mod partial;
 mod read;
 mod value;
 mod write;
 
+pub use layout::Layout;
+pub use partial::{Left, Partial, free};
 pub use read::Gguf;
 pub use value::Value;
 pub use write::Writer;

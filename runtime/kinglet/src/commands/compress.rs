@@ -13,6 +13,7 @@ use serde_json::json;
 use crate::bar::Bar;
 use crate::cli::{Cli, CompressArgs};
 use crate::failure::{Failure, Outcome};
+use crate::interrupt;
 use crate::model;
 
 pub(crate) fn run(cli: &Cli, args: &CompressArgs) -> Outcome {
@@ -106,7 +107,11 @@ fn compressed(args: &CompressArgs, checkpoint: &Path, recipe: &Path, to: &Path) 
     let source = Source::open(checkpoint)?;
     let measure = args
         .measure
-        .unwrap_or(if recipe.calibrates() { 4 } else { 0 });
+        .unwrap_or(match recipe.calibrates() && recipe.draws() {
+            true => 4,
+            false => 0,
+        });
+    interrupt::explained(to)?;
     let mut bar = None;
     let report = compress(
         &source,
@@ -114,19 +119,18 @@ fn compressed(args: &CompressArgs, checkpoint: &Path, recipe: &Path, to: &Path) 
         to,
         &Options { measure },
         &mut |work, done, all| {
-            let what = match work {
-                Work::Calibrating => "calibrating",
-                Work::Encoding => "compressing",
-                Work::Measuring => "measuring",
-            };
             // One bar after another; the old one ends before the new one is drawn.
             if bar.as_ref().is_none_or(|(of, _)| *of != work) {
                 drop(bar.take());
             }
-            let (_, bar) = bar.get_or_insert_with(|| (work, Bar::new(what)));
-            bar.show(done, all);
+            match new_bar(work) {
+                Some(new) => bar.get_or_insert_with(|| (work, new())).1.show(done, all),
+                None => eprintln!("kinglet: {}", said(work, to, done, all)),
+            }
         },
     )?;
+    drop(bar);
+    interrupt::over();
     if let Some(path) = &args.report {
         let name = args
             .output
@@ -137,6 +141,31 @@ fn compressed(args: &CompressArgs, checkpoint: &Path, recipe: &Path, to: &Path) 
             .map_err(|e| Failure::new(format_args!("{}: {e}", path.display())))?;
     }
     Ok(report)
+}
+
+/// The bar of a kind of work, if it has one.
+fn new_bar(work: Work) -> Option<fn() -> Bar> {
+    Some(match work {
+        Work::Checking => || Bar::of_bytes("checking"),
+        Work::Calibrating => || Bar::new("calibrating"),
+        Work::Encoding => || Bar::of_bytes("compressing"),
+        Work::Measuring => || Bar::new("measuring"),
+        Work::Resuming { .. } | Work::Replacing => return None,
+    })
+}
+
+/// What is said once.
+fn said(work: Work, to: &Path, done: usize, all: usize) -> String {
+    let to = to.display();
+    match work {
+        Work::Replacing => format!(
+            "{to}.partial was of another checkpoint, recipe or version: starting from the beginning"
+        ),
+        Work::Resuming { damaged: true } => format!(
+            "{to}.partial is damaged: going on behind the {done} of {all} tensors before that"
+        ),
+        _ => format!("going on with {to}.partial: {done} of {all} tensors are there"),
+    }
 }
 
 fn packed(from: &Path, set: InstructionSet, to: &Path) -> Outcome<(usize, usize)> {
@@ -150,7 +179,7 @@ struct Beside(PathBuf);
 impl Beside {
     fn of(output: &Path) -> Self {
         let mut name = output.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}.unpacked.tmp", std::process::id()));
+        name.push(".unpacked");
         Beside(output.with_file_name(name))
     }
 }

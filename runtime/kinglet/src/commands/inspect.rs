@@ -112,14 +112,18 @@ pub(crate) fn run(cli: &Cli, args: &InspectArgs) -> Outcome {
     );
     line(
         "drawing",
-        format!(
-            "up to {} px, {} steps, shift {}, guidance {} ({})",
-            a.token_pixels() * a.position_side,
-            d.timesteps - 1,
-            d.shift,
-            d.guidance,
-            d.renorm.name()
-        ),
+        if !c.draws {
+            "none: it understands only".to_owned()
+        } else {
+            format!(
+                "up to {} px, {} steps, shift {}, guidance {} ({})",
+                a.token_pixels() * a.position_side,
+                d.timesteps - 1,
+                d.shift,
+                d.guidance,
+                d.renorm.name()
+            )
+        },
     );
     let result = json!({
         "file": source.name,
@@ -129,6 +133,7 @@ pub(crate) fn run(cli: &Cli, args: &InspectArgs) -> Outcome {
         "parameters": parameters,
         "bytes": bytes,
         "layout": source.packed.as_ref().map(|packed| &packed.layout),
+        "draws": c.draws,
         "sound": true,
         "defaults": source.defaults,
     });

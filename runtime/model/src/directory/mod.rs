@@ -278,6 +278,7 @@ fn config(
                 0.0,
             ),
         },
+        draws: true,
     };
     config
         .language

@@ -33,6 +33,9 @@ pub fn write(source: &Source, directory: &Path) -> Result<()> {
 
 fn fill(source: &Source, folder: &Path) -> Result<()> {
     source.unpacked()?;
+    if !source.config.draws {
+        return Err(ModelError::cannot_draw(&source.name));
+    }
     let (mut ema, mut ae) = (Vec::new(), Vec::new());
     for (name, tensor) in &source.tensors {
         if let Some(original) = name.strip_prefix(names::AUTOENCODER_PREFIX) {

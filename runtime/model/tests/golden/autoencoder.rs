@@ -7,7 +7,7 @@ use crate::tools::*;
 
 pub(crate) fn autoencoder(set: &mut Set, model: &Shared) {
     const FILE: &str = "goldens/vae.safetensors";
-    let (d, ae) = (&model.device, &model.autoencoder);
+    let (d, ae) = (&model.device, model.autoencoder().unwrap());
     let latent = &model.config.latent;
     let (channels, patch) = (latent.channels, latent.patch);
 
@@ -20,14 +20,22 @@ pub(crate) fn autoencoder(set: &mut Set, model: &Shared) {
         )
         .unwrap();
     let (rows, columns) = (height / patch, width / patch);
-    let picture = model.latents.unpack(d, &tokens, rows, columns).unwrap();
+    let picture = model
+        .latents()
+        .unwrap()
+        .unpack(d, &tokens, rows, columns)
+        .unwrap();
     let unpacked = Scalar.download(&picture).unwrap();
     set.check(
         FILE,
         "decode.latent_nchw",
         &channels_first(&unpacked, channels),
     );
-    let packed = model.latents.pack(d, &picture, rows, columns).unwrap();
+    let packed = model
+        .latents()
+        .unwrap()
+        .pack(d, &picture, rows, columns)
+        .unwrap();
     assert_eq!(
         Scalar.download(&packed).unwrap(),
         Scalar.download(&tokens).unwrap()

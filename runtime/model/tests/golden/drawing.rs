@@ -16,7 +16,7 @@ pub(crate) fn velocities(set: &mut Set, model: &Shared) {
     set.check_ids(VELOCITY, "image_hw", &[size.1 as u32, size.0 as u32]);
     let pixels = model.config.latent.token_pixels();
     let grid = (size.1 / pixels, size.0 / pixels);
-    let places = model.latents.places(grid.0, grid.1).unwrap();
+    let places = model.latents().unwrap().places(grid.0, grid.1).unwrap();
     let tokens = places.len() as u32 + 2;
     set.check_ids(VELOCITY, "latent_position_ids", &places);
     set.check_ids(

@@ -80,7 +80,7 @@ pub(crate) fn edit(set: &mut Set, model: &Shared) {
     assert_eq!(size, (for_latents.width(), for_latents.height()));
     let unit = latent.token_pixels();
     let grid = (size.1 / unit, size.0 / unit);
-    let places = model.latents.places(grid.0, grid.1).unwrap();
+    let places = model.latents().unwrap().places(grid.0, grid.1).unwrap();
     set.check_ids(FILE, "latent_position_ids", &places);
     set.check_ids(
         FILE,
@@ -125,12 +125,14 @@ pub(crate) fn edit(set: &mut Set, model: &Shared) {
             set.check_sample(FILE, &name, &last);
             let (rows, columns) = grid;
             let picture = model
-                .latents
+                .latents()
+                .unwrap()
                 .unpack(&model.device, drawing.latents(), rows, columns)
                 .unwrap();
             let (h, w) = (rows * latent.patch, columns * latent.patch);
             let pixels = model
-                .autoencoder
+                .autoencoder()
+                .unwrap()
                 .decode(&model.device, &picture, h, w)
                 .unwrap();
             let pixels = channels_first(&Scalar.download(&pixels).unwrap(), 3);
