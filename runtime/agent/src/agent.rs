@@ -22,7 +22,6 @@ use crate::outbox::Outbox;
 use crate::security::Security;
 use crate::slot::Slot;
 use crate::topic::Topics;
-use crate::trigger::When;
 use crate::watch::Watch;
 use crate::worker::{Job, QUEUE, Worker, refusal};
 
@@ -92,12 +91,10 @@ impl Agent {
             stopping: Arc::clone(&stopping),
         };
         let worker = thread("worker", move || worker.run(&queue))?;
-        for (watched, when) in watches {
+        for watched in watches {
             if let Some(slot) = slots.get(&watched.config.camera) {
                 let (slot, jobs) = (Arc::clone(slot), jobs.clone());
-                threads.push(thread("watch", move || {
-                    watch(&watched, &when, &slot, &jobs)
-                })?);
+                threads.push(thread("watch", move || watch(&watched, &slot, &jobs))?);
             }
         }
 
@@ -169,8 +166,8 @@ impl Agent {
     }
 }
 
-/// Every watch with its files, which the engine has accepted, and when it looks.
-fn watches(config: &Config, folder: &Path, engine: &dyn Engine) -> Result<Vec<(Arc<Watch>, When)>> {
+/// Every watch with its files, which the engine has accepted.
+fn watches(config: &Config, folder: &Path, engine: &dyn Engine) -> Result<Vec<Arc<Watch>>> {
     let load = |config| {
         let watch = Watch::load(config, folder)?;
         engine
@@ -183,7 +180,12 @@ fn watches(config: &Config, folder: &Path, engine: &dyn Engine) -> Result<Vec<(A
                 ),
                 None => error("watch.ask", &config.name, &format!("is refused: {e}")),
             })?;
-        Ok((Arc::new(watch), When::parse(&config.when)?))
+        if let Some(condition) = &watch.condition {
+            engine
+                .check(condition)
+                .map_err(|e| error("watch.when", &config.when, &format!("is refused: {e}")))?;
+        }
+        Ok(Arc::new(watch))
     };
     config.watch.iter().map(load).collect()
 }
@@ -224,8 +226,8 @@ fn incoming(
 }
 
 /// A watch's thread: every new frame goes past its trigger.
-fn watch(watch: &Arc<Watch>, when: &When, slot: &Slot, jobs: &SyncSender<Job>) {
-    let mut trigger = when.trigger();
+fn watch(watch: &Arc<Watch>, slot: &Slot, jobs: &SyncSender<Job>) {
+    let mut trigger = watch.when.trigger();
     let mut seen = 0;
     while !slot.closed() {
         let Some(frame) = slot.newer_than(seen, WATCH_WAIT) else {

@@ -157,7 +157,7 @@ pub struct WatchConfig {
     pub name: String,
     /// The camera it looks through.
     pub camera: String,
-    /// `motion` or `every:DURATION`.
+    /// `motion`, `every:DURATION` or `says:"RULE"`.
     pub when: String,
     /// The question.
     pub ask: String,

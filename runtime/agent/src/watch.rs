@@ -10,6 +10,7 @@ use crate::config::{ExampleConfig, WatchConfig, error};
 use crate::engine::{Example, Form, Question};
 use crate::error::{AgentError, Result};
 use crate::frame::Picture;
+use crate::trigger::When;
 
 /// The largest schema file, in bytes.
 pub const LARGEST_SCHEMA: u64 = 64 << 10;
@@ -25,6 +26,10 @@ pub const LONGEST_EXAMPLE: usize = 4096;
 pub struct Watch {
     /// What the user wrote.
     pub config: WatchConfig,
+    /// When it looks.
+    pub when: When,
+    /// What the model must have come to say yes to before it is asked.
+    pub condition: Option<Question>,
     /// What is asked.
     pub question: Question,
 }
@@ -45,8 +50,11 @@ impl Watch {
                 Form::Schema(Arc::new(schema))
             }
         };
+        let when = When::parse(&config.when)?;
         let examples = config.example.iter().map(|e| example(e, &form, folder));
         Ok(Watch {
+            condition: when.condition(),
+            when,
             question: Question {
                 ask: config.ask.clone(),
                 region: None,

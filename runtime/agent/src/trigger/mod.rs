@@ -1,13 +1,17 @@
 //! When a frame is looked at, one file a kind.
 
 mod motion;
+mod says;
 
 use std::time::{Duration, Instant};
 
 use crate::config::error;
+use crate::engine::Question;
 use crate::error::Result;
 use crate::frame::Frame;
 pub use motion::Motion;
+pub use says::DEFAULT_PERIOD;
+pub(crate) use says::Edge;
 
 /// When a watch looks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,13 +20,21 @@ pub enum When {
     Motion,
     /// At a fixed rate.
     Every(Duration),
+    /// When a rule in words becomes true. The model is asked at a fixed rate.
+    Says {
+        /// The rule.
+        rule: String,
+        /// How often the model is asked.
+        period: Duration,
+    },
 }
 
 /// The shortest and the longest period of `every:`, in seconds.
 const PERIODS: std::ops::RangeInclusive<f64> = 0.01..=31_536_000.0;
 
 impl When {
-    /// Reads `motion` or `every:10s` (units `ms`, `s`, `m`, `h`).
+    /// Reads `motion`, `every:10s` (units `ms`, `s`, `m`, `h`) or `says:"RULE"`, after which
+    /// ` every:10s` may stand.
     ///
     /// # Errors
     /// [`crate::AgentError::Config`].
@@ -30,20 +42,30 @@ impl When {
         if when == "motion" {
             return Ok(When::Motion);
         }
+        let says = |text| says::parse(text).map(|(rule, period)| When::Says { rule, period });
         when.strip_prefix("every:")
             .and_then(duration)
             .map(When::Every)
+            .or_else(|| when.strip_prefix("says:").and_then(says))
             .ok_or_else(|| {
-                let expected = "is not understood; \"motion\" or \"every:10s\" is expected";
+                let expected = "is not understood; motion, every:10s or says:\"...\" is expected";
                 error("watch.when", when, expected)
             })
+    }
+
+    /// What the model must say yes to before a frame is looked at.
+    pub fn condition(&self) -> Option<Question> {
+        match self {
+            When::Says { rule, .. } => Some(says::question(rule)),
+            When::Motion | When::Every(_) => None,
+        }
     }
 
     /// A trigger of this kind.
     pub fn trigger(&self) -> Box<dyn Trigger> {
         match self {
             When::Motion => Box::new(Motion::default()),
-            When::Every(period) => Box::new(Every {
+            When::Every(period) | When::Says { period, .. } => Box::new(Every {
                 period: *period,
                 due: None,
             }),
@@ -95,6 +117,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn rules_are_read_with_their_periods() {
+        let says = |when: &str| match When::parse(when).unwrap() {
+            When::Says { rule, period } => (rule, period),
+            other => panic!("{other:?}"),
+        };
+        let rule = || "somebody is at the door".to_owned();
+        assert_eq!(
+            says("says:\"somebody is at the door\""),
+            (rule(), DEFAULT_PERIOD)
+        );
+        assert_eq!(
+            says("says:\"somebody is at the door\" every:1m"),
+            (rule(), Duration::from_secs(60))
+        );
+    }
+
+    #[test]
     fn periods_are_read_with_their_units() {
         let seconds = |s| When::parse(s).unwrap();
         assert_eq!(seconds("every:10s"), When::Every(Duration::from_secs(10)));
@@ -112,6 +151,13 @@ mod tests {
             "every:0s",
             "every:NaNs",
             "noon",
+            "says:",
+            "says:\"\"",
+            "says:\" \"",
+            "says:somebody",
+            "says:\"somebody",
+            "says:\"somebody\" soon",
+            "says:\"somebody\" every:0s",
         ] {
             assert!(When::parse(bad).is_err(), "{bad}");
         }
