@@ -1,12 +1,13 @@
 //! Sources of frames, one file a kind.
 //!
 //! # Layout
-//! - [`folder`], [`snapshot`], [`mjpeg`], [`rtsp`], [`v4l2`](mod@v4l2): the kinds, listed in [`KINDS`].
-//! - [`source`]: what a kind is; [`retry`]: one connection after another; [`feed`]: the way of a frame
-//!   from a kind to the slot: rate, masks, counters; [`mask`]; [`report`]: the counters.
-//! - [`http`]: fetching from a camera; [`address`]: its URL, whose secrets are never shown;
-//!   [`multipart`]: frames in a stream of bytes.
-//! - [`h264`]: its pictures decoded; [`yuyv`]: pixels of a sensor as RGB; [`jpeg`]: what webcams leave out of their frames.
+//! - `folder`, `snapshot`, `mjpeg`, `rtsp`, `v4l2`: the kinds, listed in `KINDS`.
+//! - `source`: what a kind is; `retry`: one connection after another; `feed`: the way of a frame from a
+//!   kind to the slot: rate, masks, counters; `mask`; `report`: the counters.
+//! - `http`: fetching from a camera; `address`: its URL, whose secrets are never shown; [`multipart`]:
+//!   frames in a stream of bytes.
+//! - `h264`: pictures of a stream, decoded; [`yuyv`]: pixels of a sensor as RGB; `jpeg`: what webcams
+//!   leave out of their frames.
 
 mod address;
 #[cfg(test)]

@@ -206,7 +206,7 @@ mod tests {
         ];
         let expected = if WIDE { &wide[..] } else { &narrow[..] };
         for (number, expected) in expected {
-            assert_eq!(*number, *expected as Opcode, "{number:#x}");
+            assert_eq!(*number, *expected, "{number:#x}");
         }
         assert_eq!(YUYV, 0x5659_5559);
         assert_eq!(MJPG, 0x4750_4a4d);
