@@ -8,6 +8,7 @@ use kinglet_kernels::{Cpu, Scalar};
 use kinglet_model::autoencoder::Autoencoder;
 use kinglet_model::linear::Loader;
 use kinglet_model::{Model, Source, preview};
+use serde_json::{Map, Value};
 
 use crate::calibration::scenes::Half;
 use crate::calibration::{Calibrate, Calibration, calibrate};
@@ -22,11 +23,13 @@ use crate::report::Report;
 use crate::scan::scan;
 
 /// What can be chosen besides the recipe.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Options {
     /// How many scenes the result is compared with the source on; 0 compares nothing. Both models
     /// are run, so it needs the memory and the time of that.
     pub measure: usize,
+    /// Scores that somebody measured with such a container: they go into its report as they are.
+    pub scores: Option<Map<String, Value>>,
 }
 
 /// What takes time, and what is to be said.
@@ -144,6 +147,7 @@ fn written(
     // gets room now and is put there in the end.
     let mut report = Report::new(costs);
     report.source_bytes = source.tensors.values().map(|t| t.bytes.len()).sum();
+    report.scores.clone_from(&options.scores);
     let room = report.room(&items, &plan, options.measure)?;
     let mut metadata = describe(source, recipe, &plan, preview, &sha256);
     metadata.push((REPORT.to_owned(), " ".repeat(room).into()));

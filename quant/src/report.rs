@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::cost::Cost;
 use crate::error::Result;
@@ -42,6 +43,9 @@ pub struct Report {
     pub passes: Vec<Cost>,
     /// How far the result is from the source, if that was asked for.
     pub measures: Option<Measures>,
+    /// Scores that were given with the recipe.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scores: Option<Map<String, Value>>,
 }
 
 impl Report {
@@ -57,6 +61,7 @@ impl Report {
             largest_error: (0.0, String::new()),
             passes,
             measures: None,
+            scores: None,
         }
     }
 

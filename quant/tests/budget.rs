@@ -93,7 +93,10 @@ fn measured(source: &Source, precision: &str) -> (usize, f64, f64) {
         source,
         &Recipe::parse(&recipe).unwrap(),
         &folder.path().join("a.gguf"),
-        &Options { measure: 8 },
+        &Options {
+            measure: 8,
+            ..Options::default()
+        },
         &mut |_, _, _| {},
     );
     let report = report.unwrap();

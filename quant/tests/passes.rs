@@ -283,7 +283,10 @@ fn the_full_recipe_makes_the_same_bytes_on_any_number_of_threads_and_they_see_an
     let bytes = [1, 2].map(|threads| {
         let out = folder.path().join(format!("{threads}.gguf"));
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-        let options = Options { measure: 1 };
+        let options = Options {
+            measure: 1,
+            ..Options::default()
+        };
         let recipe = Recipe::parse(&recipe).unwrap();
         let work = || compress(&source, &recipe, &out, &options, &mut |_, _, _| {});
         let report = pool.unwrap().install(work).unwrap();
@@ -450,7 +453,10 @@ fn what_cannot_be_is_refused_by_name_before_any_work() {
         let mut worked = false;
         let refused = Recipe::parse(recipe).and_then(|recipe| {
             let out = folder.path().join("out.gguf");
-            let options = Options { measure: 1 };
+            let options = Options {
+                measure: 1,
+                ..Options::default()
+            };
             compress(&source, &recipe, &out, &options, &mut |_, _, _| {
                 worked = true
             })

@@ -357,6 +357,53 @@ fn compressing_refuses_bad_recipes_and_leaves_nothing_half_written() {
 }
 
 #[test]
+fn scores_go_into_the_report_and_no_weight_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let checkpoint = root().join("tests/golden/checkpoint");
+    let checkpoint = checkpoint.to_string_lossy();
+    let recipe = put(
+        folder.path(),
+        "r.toml",
+        b"[precision]\ndefault = \"Q8_0\"\n",
+    );
+    let (plain, scored) = (at("plain.gguf"), at("scored.gguf"));
+    let compress = ["compress", &checkpoint, "-o", &plain, "--recipe", &recipe];
+    assert_eq!(program::run(&compress).0, 0);
+    let scores = put(folder.path(), "s.json", br#"{"see": {"naming": 43}}"#);
+    let mut compress = vec![
+        "compress",
+        &checkpoint,
+        "-o",
+        &scored,
+        "--recipe",
+        &recipe,
+        "--scores",
+    ];
+    compress.push(&scores);
+    assert_eq!(program::run(&compress).0, 0);
+    let (plain, scored) = (
+        Gguf::open(Path::new(&plain)),
+        Gguf::open(Path::new(&scored)),
+    );
+    let (plain, scored) = (plain.unwrap(), scored.unwrap());
+    let report = format!("{:?}", scored.find("kinglet.report").unwrap()).replace('\\', "");
+    assert!(
+        report.contains(r#""scores":{"see":{"naming":43}}"#),
+        "{report}"
+    );
+    for (name, tensor) in plain.tensors() {
+        assert!(scored.tensor(name).unwrap().bytes == tensor.bytes, "{name}");
+    }
+
+    let list = put(folder.path(), "list.json", b"[1, 2]");
+    *compress.last_mut().unwrap() = &list;
+    refused(&compress, &["list.json"]);
+    *compress.last_mut().unwrap() = "nowhere.json";
+    refused(&compress, &["nowhere.json"]);
+}
+
+#[test]
 fn a_graph_is_exported_whole_or_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let checkpoint = root().join("tests/golden/checkpoint");

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use serde_json::Value;
+
 use super::Report;
 use crate::cost::Cost;
 use crate::measure::Measures;
@@ -37,6 +39,13 @@ pub fn page(name: &str, report: &Report) -> String {
             out.push_str("<p>It was not compared with its source (<code>--measure N</code>).</p>\n")
         }
     }
+    if let Some(scores) = &report.scores {
+        out.push_str("<h2>Scores</h2>\n<table>");
+        for (name, value) in scores {
+            rows(&mut out, name, value);
+        }
+        out.push_str("</table>\n");
+    }
     if !report.fell_back.is_empty() {
         let names: Vec<String> = report.fell_back.iter().map(|n| escape(n)).collect();
         let _ = writeln!(
@@ -47,6 +56,23 @@ pub fn page(name: &str, report: &Report) -> String {
     }
     out.push_str("</html>\n");
     out
+}
+
+/// One row for each number or text; names of what holds others come before theirs.
+fn rows(out: &mut String, name: &str, value: &Value) {
+    match value {
+        Value::Object(inner) => {
+            for (key, value) in inner {
+                rows(out, &format!("{name}: {key}"), value);
+            }
+        }
+        Value::String(text) => row(out, name, text),
+        value => row(out, name, &value.to_string()),
+    }
+}
+
+fn row(out: &mut String, name: &str, text: &str) {
+    let _ = writeln!(out, "<tr><td>{}<td>{}</tr>", escape(name), escape(text));
 }
 
 fn passes(out: &mut String, passes: &[Cost]) {
@@ -211,8 +237,11 @@ mod tests {
 
     #[test]
     fn names_cannot_break_out_of_the_page() {
-        let report = Report::new(Vec::new());
+        let mut report = Report::new(Vec::new());
+        let scores = serde_json::json!({ "see": { "naming": { "right": 43, "of": "<script>" } } });
+        report.scores = scores.as_object().cloned();
         let page = page("<script>&\"", &report);
         assert!(page.contains("&lt;script&gt;&amp;&quot;") && !page.contains("<script>"));
+        assert!(page.contains("<td>see: naming: right<td>43"), "{page}");
     }
 }

@@ -80,6 +80,9 @@ pub struct ModelConfig {
     /// The model; left out: the bundled one.
     #[serde(default)]
     pub file: Option<PathBuf>,
+    /// Keeps it in memory, whatever else the board does.
+    #[serde(default)]
+    pub lock: bool,
 }
 
 /// `[outbox]`

@@ -14,6 +14,7 @@ mod commands;
 mod engine;
 mod failure;
 mod interrupt;
+mod lock;
 mod model;
 
 use std::process::ExitCode;

@@ -1,6 +1,8 @@
 //! `kinglet compress`: make a smaller container of a checkpoint, one that loads at once, or a graph for
 //! an accelerator.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use kinglet_kernels::InstructionSet;
@@ -8,7 +10,7 @@ use kinglet_model::Source;
 use kinglet_quant::onnx::{Graph, export};
 use kinglet_quant::pack::{pack, target};
 use kinglet_quant::{Options, Recipe, Report, Work, compress, report};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::bar::Bar;
 use crate::cli::{Cli, CompressArgs};
@@ -111,13 +113,14 @@ fn compressed(args: &CompressArgs, checkpoint: &Path, recipe: &Path, to: &Path) 
             true => 4,
             false => 0,
         });
+    let scores = args.scores.as_deref().map(scores).transpose()?;
     interrupt::explained(to)?;
     let mut bar = None;
     let report = compress(
         &source,
         &recipe,
         to,
-        &Options { measure },
+        &Options { measure, scores },
         &mut |work, done, all| {
             // One bar after another; the old one ends before the new one is drawn.
             if bar.as_ref().is_none_or(|(of, _)| *of != work) {
@@ -166,6 +169,20 @@ fn said(work: Work, to: &Path, done: usize, all: usize) -> String {
         ),
         _ => format!("going on with {to}.partial: {done} of {all} tensors are there"),
     }
+}
+
+/// The most bytes of a file with scores: they become part of the container's header.
+const MOST_SCORES: u64 = 1 << 20;
+
+fn scores(path: &Path) -> Outcome<Map<String, Value>> {
+    let refuse = |e: &dyn std::fmt::Display| Failure::new(format_args!("{}: {e}", path.display()));
+    let file = File::open(path).map_err(|e| refuse(&e))?;
+    let mut text = String::new();
+    let read = file.take(MOST_SCORES + 1).read_to_string(&mut text);
+    if read.map_err(|e| refuse(&e))? as u64 > MOST_SCORES {
+        return Err(refuse(&format_args!("more than {MOST_SCORES} bytes")));
+    }
+    serde_json::from_str(&text).map_err(|e| refuse(&e))
 }
 
 fn packed(from: &Path, set: InstructionSet, to: &Path) -> Outcome<(usize, usize)> {

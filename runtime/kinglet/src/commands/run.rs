@@ -8,7 +8,7 @@ use kinglet_agent::{Agent, Config};
 use crate::cli::{Cli, RunArgs};
 use crate::engine::ModelEngine;
 use crate::failure::{Failure, Outcome};
-use crate::model;
+use crate::{lock, model};
 
 pub(crate) fn run(cli: &Cli, args: &RunArgs) -> Outcome {
     super::log("info");
@@ -25,6 +25,9 @@ pub(crate) fn run(cli: &Cli, args: &RunArgs) -> Outcome {
     };
     let file = cli.model.clone().or_else(|| config.model.file.clone());
     let engine = load(file.as_deref())?;
+    if config.model.lock {
+        lock::lock()?;
+    }
 
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
