@@ -233,6 +233,81 @@ fn questions_are_answered_about_the_camera_and_about_a_picture() {
 }
 
 #[test]
+fn a_drawing_is_called_off_whether_it_waits_or_is_being_done() {
+    let broker = Mosquitto::start();
+    let folder = device(broker.port, "every:1h");
+    let viewer = Viewer::connect(broker.port, "viewer");
+    let _agent = start(folder.path());
+    viewer.json(STATUS);
+
+    for id in ["first", "second"] {
+        let long = format!(r#"{{"id": "{id}", "args": {{"prompt": "a cat", "steps": 900}}}}"#);
+        viewer.send("kinglet/porch/command/draw", long);
+    }
+    viewer.json("kinglet/porch/result/first");
+    // Messages come in order: the second one waits now.
+    for (id, of) in [("c1", "second"), ("c2", "first")] {
+        let cancel = format!(r#"{{"id": "{id}", "args": {{"id": "{of}"}}}}"#);
+        viewer.send("kinglet/porch/command/cancel", cancel);
+        let answer = viewer.json(&format!("kinglet/porch/result/{id}"));
+        assert_eq!(answer["result"]["cancelled"], of);
+    }
+    for id in ["first", "second"] {
+        let topic = format!("kinglet/porch/result/{id}");
+        let answer = loop {
+            let answer = viewer.json(&topic);
+            if answer["step"].is_null() {
+                break answer;
+            }
+        };
+        assert_eq!(answer["error"], "cancelled");
+    }
+    // Nothing is left to be called off, and the device goes on.
+    viewer.send(
+        "kinglet/porch/command/cancel",
+        r#"{"id": "c3", "args": {"id": "first"}}"#,
+    );
+    let answer = viewer.json("kinglet/porch/result/c3");
+    assert!(
+        answer["error"].as_str().unwrap().contains("first"),
+        "{answer}"
+    );
+    viewer.send(
+        "kinglet/porch/command/draw",
+        r#"{"id": "d", "args": {"prompt": "a cat", "steps": 1}}"#,
+    );
+    viewer.wait("picture", |p| p.topic == "kinglet/porch/image/d");
+}
+
+#[test]
+fn a_snapshot_is_the_newest_frame() {
+    let broker = Mosquitto::start();
+    let folder = device(broker.port, "every:1h");
+    let viewer = Viewer::connect(broker.port, "viewer");
+    let _agent = start(folder.path());
+    // The first event says that the camera has delivered.
+    event(&viewer);
+    viewer.send(
+        "kinglet/porch/command/snapshot",
+        r#"{"id": "s1", "args": {"camera": "door"}}"#,
+    );
+    let picture = viewer.wait("picture", |p| p.topic == "kinglet/porch/image/s1");
+    let picture = kinglet_model::Picture::decode(&picture.payload).unwrap();
+    assert_eq!((picture.width(), picture.height()), (112, 112));
+    let answer = viewer.json("kinglet/porch/result/s1");
+    assert_eq!(answer["result"]["picture"], "kinglet/porch/image/s1");
+    viewer.send(
+        "kinglet/porch/command/snapshot",
+        r#"{"id": "s2", "args": {"camera": "roof"}}"#,
+    );
+    let answer = viewer.json("kinglet/porch/result/s2");
+    assert!(
+        answer["error"].as_str().unwrap().contains("roof"),
+        "{answer}"
+    );
+}
+
+#[test]
 fn hostile_commands_are_answered_in_words_even_during_a_long_drawing() {
     let broker = Mosquitto::start();
     let folder = device(broker.port, "every:1h");

@@ -12,18 +12,19 @@ use time::OffsetDateTime;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::camera::{Camera, CameraReport, Report};
-use crate::command;
+use crate::command::{self, Action, Command, ReplyTo};
 use crate::config::{Config, error};
 use crate::engine::Engine;
 use crate::error::{AgentError, Result};
 use crate::link::{Connection, Incoming, Link};
-use crate::message::{State, Status, json, rfc3339};
+use crate::message::{Outcome, State, Status, Timing, json, rfc3339};
 use crate::outbox::Outbox;
+use crate::pending::Pending;
 use crate::security::Security;
 use crate::slot::Slot;
 use crate::topic::Topics;
 use crate::watch::Watch;
-use crate::worker::{Job, QUEUE, Worker, refusal};
+use crate::worker::{Job, QUEUE, Worker, refusal, result};
 
 /// Progress messages that may wait.
 const PROGRESS: usize = 32;
@@ -81,6 +82,7 @@ impl Agent {
 
         let (jobs, queue) = sync_channel(QUEUE);
         let stopping = Arc::new(AtomicBool::new(false));
+        let pending = Arc::new(Pending::default());
         let (progress, progress_queue) = mpsc::channel(PROGRESS);
         let worker = Worker {
             engine: Arc::clone(&engine),
@@ -89,6 +91,7 @@ impl Agent {
             outbox: Arc::clone(&outbox),
             progress,
             stopping: Arc::clone(&stopping),
+            pending: Arc::clone(&pending),
         };
         let worker = thread("worker", move || worker.run(&queue))?;
         for watched in watches {
@@ -122,7 +125,7 @@ impl Agent {
             subscriptions: topics.subscriptions(&config.device.groups),
             outbox: Arc::clone(&outbox),
             progress: progress_queue,
-            incoming: incoming(topics, jobs.clone(), outbox),
+            incoming: incoming(topics, jobs.clone(), outbox, pending),
             connection: connection_sender,
             stop: stopped,
         };
@@ -195,6 +198,7 @@ fn incoming(
     topics: Topics,
     jobs: SyncSender<Job>,
     outbox: Arc<Outbox>,
+    pending: Arc<Pending>,
 ) -> Box<dyn Fn(Incoming) + Send> {
     let made = AtomicU64::new(0);
     Box::new(move |message| {
@@ -202,26 +206,53 @@ fn incoming(
         let now = OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000;
         let id = format!("c{now:x}-{number}");
         let parsed = command::parse(&message.topic, &message.payload, message.envelope, id);
-        let refused = match parsed {
-            Err(refused) => Some(refused),
-            Ok(command) => {
-                let reply = command.reply.clone();
-                let job = Job::Command {
-                    command: Box::new(command),
-                    since: Instant::now(),
-                };
-                match jobs.try_send(job) {
-                    Ok(()) => None,
-                    Err(_) => Some((reply, format!("busy: {QUEUE} jobs are waiting already"))),
-                }
+        let answer = match parsed {
+            Err((reply, reason)) => Err((reply, reason)),
+            Ok(command) => take(command, &jobs, &pending),
+        };
+        let answer = match answer {
+            Ok(None) => return,
+            Ok(Some((reply, cancelled))) => {
+                let outcome = Outcome::Cancelled(cancelled);
+                result(&topics, &reply, outcome, Timing::new())
+            }
+            Err((reply, reason)) => {
+                tracing::warn!(topic = message.topic, "command refused: {reason}");
+                refusal(&topics, &reply, &reason)
             }
         };
-        if let Some((reply, reason)) = refused {
-            tracing::warn!(topic = message.topic, "command refused: {reason}");
-            if let Err(e) = outbox.store(vec![refusal(&topics, &reply, &reason)]) {
-                tracing::error!("{e}");
-            }
+        if let Err(e) = outbox.store(vec![answer]) {
+            tracing::error!("{e}");
         }
+    })
+}
+
+/// Puts a command into the queue. One that calls off another is done at once: that one's id is
+/// returned.
+fn take(
+    command: Command,
+    jobs: &SyncSender<Job>,
+    pending: &Pending,
+) -> std::result::Result<Option<(ReplyTo, String)>, (ReplyTo, String)> {
+    let reply = command.reply.clone();
+    if let Action::Cancel(id) = command.action {
+        let now = OffsetDateTime::now_utc();
+        return if command.expires.is_some_and(|t| t < now) {
+            Err((reply, "it has expired".to_owned()))
+        } else if pending.cancel(&id) {
+            Ok(Some((reply, id)))
+        } else {
+            Err((reply, format!("no command \"{id}\" waits or is being done")))
+        };
+    }
+    pending.enter(&reply.id);
+    let job = Job::Command {
+        command: Box::new(command),
+        since: Instant::now(),
+    };
+    jobs.try_send(job).map(|()| None).map_err(|_| {
+        pending.leave(&reply.id);
+        (reply, format!("busy: {QUEUE} jobs are waiting already"))
     })
 }
 

@@ -61,6 +61,10 @@ pub enum Action {
         /// The picture.
         look: Look,
     },
+    /// Publish the newest frame of a camera, of the only one if none is named.
+    Snapshot(Option<String>),
+    /// Call off the command of this id, whether it waits or is being done.
+    Cancel(String),
 }
 
 /// Which picture a question is about.
@@ -126,6 +130,19 @@ struct EditArgs {
     preview: bool,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SnapshotArgs {
+    camera: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CancelArgs {
+    /// The command that is called off.
+    id: String,
+}
+
 /// What is asked when a command names no question.
 pub const DEFAULT_QUESTION: &str = "what is in the picture?";
 
@@ -189,8 +206,16 @@ fn action(name: &str, args: Map<String, Value>) -> Result<Action, String> {
         "see" => see(serde_json::from_value(args).map_err(wrong)?),
         "draw" => draw(serde_json::from_value(args).map_err(wrong)?),
         "edit" => edit(serde_json::from_value(args).map_err(wrong)?),
+        "snapshot" => {
+            let args: SnapshotArgs = serde_json::from_value(args).map_err(wrong)?;
+            Ok(Action::Snapshot(args.camera))
+        }
+        "cancel" => {
+            let args: CancelArgs = serde_json::from_value(args).map_err(wrong)?;
+            Ok(Action::Cancel(args.id))
+        }
         _ => Err(format!(
-            "there is no command \"{name}\"; known are see, draw and edit"
+            "there is no command \"{name}\"; known are see, draw, edit, snapshot and cancel"
         )),
     }
 }

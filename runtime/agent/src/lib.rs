@@ -11,6 +11,7 @@
 //!   MQTT, checked.
 //! - [`outbox`]: messages on disk until the broker has them; `ballast`: room for a full disk.
 //! - [`link`]: the one task that talks to the broker; [`security`]: certificates, keys, passwords.
+//! - `pending`: commands that wait, and may be called off.
 //! - [`worker`]: the one thread that computes.
 //! - [`agent`](mod@agent): [`Agent`], all of it wired together.
 //! - [`error`]: what is refused.
@@ -28,6 +29,7 @@ pub mod frame;
 pub mod link;
 pub mod message;
 pub mod outbox;
+mod pending;
 pub mod security;
 pub mod slot;
 pub mod topic;

@@ -123,6 +123,8 @@ pub enum Outcome {
     Answer(Value),
     /// The topic of a picture.
     Picture(String),
+    /// The id of a command that was called off.
+    Cancelled(String),
 }
 
 /// A payload as JSON bytes.

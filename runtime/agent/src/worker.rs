@@ -19,6 +19,7 @@ use crate::engine::{DrawRequest, Engine, EngineError, Form, Progress, Question, 
 use crate::frame::{Frame, Picture};
 use crate::message::{Event, EventType, Outcome, Reply, Timing, json, rfc3339};
 use crate::outbox::{Class, Header, Message, Outbox};
+use crate::pending::Pending;
 use crate::slot::Slot;
 use crate::topic::Topics;
 use crate::trigger::Edge;
@@ -59,6 +60,8 @@ pub(crate) struct Worker {
     pub(crate) progress: mpsc::Sender<Message>,
     /// Set when the agent stops: what is being computed is given up.
     pub(crate) stopping: Arc<AtomicBool>,
+    /// The commands, which may be called off.
+    pub(crate) pending: Arc<Pending>,
 }
 
 impl Worker {
@@ -78,7 +81,11 @@ impl Worker {
                         edge.forget();
                     }
                 }
-                Job::Command { command, since } => self.command(&mut answers, &command, since),
+                Job::Command { command, since } => {
+                    self.pending.begin(&command.reply.id);
+                    self.command(&mut answers, &command, since);
+                    self.pending.leave(&command.reply.id);
+                }
             }
         }
     }
@@ -171,6 +178,8 @@ impl Worker {
             .is_some_and(|t| t < OffsetDateTime::now_utc())
         {
             vec![refusal(&self.topics, reply, "it has expired")]
+        } else if self.pending.is_cancelled() {
+            vec![refusal(&self.topics, reply, "cancelled")]
         } else {
             match &command.action {
                 Action::See { question, look } => self.answer(reply, question, look, since),
@@ -183,6 +192,9 @@ impl Worker {
                     }),
                     Err(e) => vec![refusal(&self.topics, reply, &e)],
                 },
+                Action::Snapshot(camera) => self.snapshot(reply, camera.clone(), since),
+                // Called off at once, and never put into the queue.
+                Action::Cancel(_) => Vec::new(),
             }
         };
         if answers.len() == ANSWERS {
@@ -207,10 +219,31 @@ impl Worker {
             Ok(answer) => {
                 let timing = timing(since, started, "see");
                 let outcome = Outcome::Answer(answer);
-                self.result(reply, outcome, timing)
+                result(&self.topics, reply, outcome, timing)
             }
             Err(e) => refusal(&self.topics, reply, &e),
         }]
+    }
+
+    fn snapshot(&self, reply: &ReplyTo, camera: Option<String>, since: Instant) -> Vec<Message> {
+        let started = Instant::now();
+        let frame = self.find(&Look::Camera(camera));
+        match frame.and_then(|frame| frame.to_jpeg()) {
+            Ok(jpeg) => {
+                let topic = self.topics.image(&reply.id);
+                let outcome = Outcome::Picture(topic.clone());
+                vec![
+                    picture(&topic, "image/jpeg", false, jpeg),
+                    result(
+                        &self.topics,
+                        reply,
+                        outcome,
+                        timing(since, started, "snapshot"),
+                    ),
+                ]
+            }
+            Err(e) => vec![refusal(&self.topics, reply, &e)],
+        }
     }
 
     fn drawing(
@@ -246,7 +279,7 @@ impl Worker {
                 let outcome = Outcome::Picture(topic.clone());
                 vec![
                     picture(&topic, "image/png", false, png),
-                    self.result(reply, outcome, timing),
+                    result(&self.topics, reply, outcome, timing),
                 ]
             }
             Err(e) => vec![refusal(&self.topics, reply, &e)],
@@ -263,7 +296,7 @@ impl Worker {
     }
 
     fn go_on(&self) -> ControlFlow<()> {
-        if self.stopping.load(Ordering::Relaxed) {
+        if self.stopping.load(Ordering::Relaxed) || self.pending.is_cancelled() {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
@@ -289,20 +322,21 @@ impl Worker {
         Ok(frame.picture.clone())
     }
 
-    fn result(&self, reply: &ReplyTo, result: Outcome, timing: Timing) -> Message {
-        let payload = Reply::Result {
-            id: reply.id.clone(),
-            result,
-            timing,
-        };
-        to(&self.topics, reply, &payload)
-    }
-
     fn keep(&self, messages: Vec<Message>) {
         if let Err(e) = self.outbox.store(messages) {
             tracing::error!("an answer is lost: {e}");
         }
     }
+}
+
+/// The answer to a command that is done.
+pub(crate) fn result(topics: &Topics, reply: &ReplyTo, result: Outcome, timing: Timing) -> Message {
+    let payload = Reply::Result {
+        id: reply.id.clone(),
+        result,
+        timing,
+    };
+    to(topics, reply, &payload)
 }
 
 /// The answer to a command that is not done.
@@ -438,6 +472,7 @@ mod tests {
             outbox: Arc::clone(&outbox),
             progress: mpsc::channel(1).0,
             stopping: Arc::default(),
+            pending: Arc::default(),
         };
         let text =
             "name = 'day'\ncamera = 'door'\nwhen = 'says:\"it is bright\"'\nask = 'how bright?'";
