@@ -1,6 +1,6 @@
 //! The program under test.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -54,6 +54,28 @@ pub fn finished(output: Output) -> (i32, String, String) {
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("the program prints UTF-8");
     let code = output.status.code().expect("it was not killed");
     (code, text(output.stdout), text(output.stderr))
+}
+
+/// Runs the program, which must fail with exit code 1 and one line that says `words`.
+pub fn refused(arguments: &[&str], words: &[&str]) {
+    let (code, stdout, stderr) = run(arguments);
+    assert_eq!(code, 1, "{arguments:?}: {stderr}");
+    assert_eq!(stdout, "", "{arguments:?}");
+    assert_eq!(stderr.lines().count(), 1, "{arguments:?}: {stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    for word in words {
+        assert!(
+            stderr.contains(word),
+            "{arguments:?}: \"{word}\" is not in {stderr}"
+        );
+    }
+}
+
+/// Writes a file into a folder and returns its path.
+pub fn put(folder: &Path, name: &str, bytes: &[u8]) -> String {
+    let path = folder.join(name);
+    std::fs::write(&path, bytes).unwrap();
+    path.to_string_lossy().into_owned()
 }
 
 /// A program that runs in the background and is killed when it is dropped.
