@@ -11,6 +11,7 @@
 //!   MQTT, checked.
 //! - [`outbox`]: messages on disk until the broker has them; `ballast`: room for a full disk.
 //! - [`link`]: the one task that talks to the broker; [`security`]: certificates, keys, passwords.
+//! - [`keys`]: who may tell a device what to do: ed25519; [`state`]: what must survive a restart.
 //! - `pending`: commands that wait, and may be called off.
 //! - [`worker`]: the one thread that computes.
 //! - [`agent`](mod@agent): [`Agent`], all of it wired together.
@@ -26,12 +27,14 @@ pub mod config;
 pub mod engine;
 pub mod error;
 pub mod frame;
+pub mod keys;
 pub mod link;
 pub mod message;
 pub mod outbox;
 mod pending;
 pub mod security;
 pub mod slot;
+pub mod state;
 pub mod topic;
 pub mod trigger;
 pub mod watch;
