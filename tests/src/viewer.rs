@@ -49,9 +49,17 @@ impl Viewer {
         Viewer { client, messages }
     }
 
-    /// Whether no message comes for so long.
-    pub fn nothing_for(&self, time: Duration) -> bool {
-        self.messages.recv_timeout(time).is_err()
+    /// Whether no message that is `wanted` comes for so long. All others that come are gone.
+    pub fn nothing_for(&self, time: Duration, wanted: impl Fn(&Publish) -> bool) -> bool {
+        let deadline = Instant::now() + time;
+        while let Some(left) = deadline.checked_duration_since(Instant::now()) {
+            match self.messages.recv_timeout(left) {
+                Ok(publish) if wanted(&publish) => return false,
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+        true
     }
 
     /// The next message that `wanted` accepts; those before it are gone.

@@ -80,6 +80,33 @@ fn a_frame_becomes_an_answer_and_numbers_go_on_after_a_kill() {
 }
 
 #[test]
+fn a_scene_that_is_followed_ends_when_another_one_takes_its_place() {
+    let broker = Mosquitto::start();
+    let folder = device(broker.port, "motion");
+    let file = folder.path().join("kinglet.toml");
+    let mut text = std::fs::read_to_string(&file).unwrap();
+    text.push_str("\nfollow = '1h'\nlimit = '3/h'\n");
+    std::fs::write(&file, text).unwrap();
+    let viewer = Viewer::connect(broker.port, "viewer");
+    let agent = start(folder.path());
+
+    let truth = truth();
+    let mut id = Value::Null;
+    for (i, kind) in ["new", "end", "new", "end", "new"].into_iter().enumerate() {
+        let event = event(&viewer);
+        assert_eq!(event["type"], kind);
+        assert_eq!(event["seq"], i + 1);
+        assert_eq!(event["answer"], *truth[i / 2]);
+        assert_eq!(event["id"] == id, kind == "end");
+        assert_eq!(event.get("picture").is_some(), kind == "new");
+        id = event["id"].clone();
+    }
+    // Three new events are all that there may be in an hour.
+    assert!(viewer.nothing_for(Duration::from_secs(5), |p| p.topic == EVENT));
+    assert_eq!(agent.terminate(), Some(0));
+}
+
+#[test]
 fn events_wait_on_disk_for_a_broker_that_is_not_there_yet() {
     let port = broker::free_port();
     let folder = device(port, "every:200ms");

@@ -169,7 +169,7 @@ fn a_broker_that_cannot_prove_who_it_is_gets_nothing() {
         let logs = logs_until(device(&lines).path(), "trying again");
         assert!(logs.contains(reason), "{certificate}: {logs}");
         assert!(
-            viewer.nothing_for(Duration::from_millis(300)),
+            viewer.nothing_for(Duration::from_millis(300), |_| true),
             "{certificate}: something was sent"
         );
     }

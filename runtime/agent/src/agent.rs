@@ -20,9 +20,11 @@ use crate::link::{Connection, Incoming, Link};
 use crate::message::{Outcome, State, Status, Timing, json, rfc3339};
 use crate::outbox::Outbox;
 use crate::pending::Pending;
+use crate::schedule;
 use crate::security::Security;
 use crate::slot::Slot;
 use crate::topic::Topics;
+use crate::trigger::Trigger;
 use crate::watch::Watch;
 use crate::worker::{Job, QUEUE, Worker, refusal, result};
 
@@ -97,7 +99,10 @@ impl Agent {
         for watched in watches {
             if let Some(slot) = slots.get(&watched.config.camera) {
                 let (slot, jobs) = (Arc::clone(slot), jobs.clone());
-                threads.push(thread("watch", move || watch(&watched, &slot, &jobs))?);
+                let trigger = watched.when.trigger(&watched.config)?;
+                threads.push(thread("watch", move || {
+                    watch(&watched, trigger, &slot, &jobs);
+                })?);
             }
         }
 
@@ -257,8 +262,10 @@ fn take(
 }
 
 /// A watch's thread: every new frame goes past its trigger.
-fn watch(watch: &Arc<Watch>, slot: &Slot, jobs: &SyncSender<Job>) {
-    let mut trigger = watch.when.trigger();
+fn watch(watch: &Arc<Watch>, mut trigger: Box<dyn Trigger>, slot: &Slot, jobs: &SyncSender<Job>) {
+    // A rule in words is asked about at its own rate: the worker knows then when an event is due.
+    let follow = watch.config.follow.filter(|_| watch.condition.is_none());
+    let mut chosen = Instant::now();
     let mut seen = 0;
     while !slot.closed() {
         let Some(frame) = slot.newer_than(seen, WATCH_WAIT) else {
@@ -266,13 +273,17 @@ fn watch(watch: &Arc<Watch>, slot: &Slot, jobs: &SyncSender<Job>) {
         };
         seen = frame.number;
         let now = Instant::now();
-        if !trigger.fires(&frame, now) {
+        let fires = watch.gate.open(now, schedule::local(frame.at)) && trigger.fires(&frame, now);
+        let due = follow.is_some_and(|period| now.duration_since(chosen) >= period.0);
+        if !(fires || due && trigger.stands()) {
             continue;
         }
+        chosen = now;
         let job = Job::Look {
             watch: Arc::clone(watch),
             frame,
             since: now,
+            again: !fires,
         };
         match jobs.try_send(job) {
             Ok(()) => {}

@@ -7,6 +7,8 @@ use serde_json::Value;
 
 use crate::camera::Camera;
 use crate::error::{AgentError, Result};
+use crate::period::{Limit, Period};
+use crate::schedule::Hours;
 use crate::topic;
 use crate::trigger::When;
 use crate::watch::MOST_EXAMPLES;
@@ -160,7 +162,7 @@ pub struct WatchConfig {
     pub name: String,
     /// The camera it looks through.
     pub camera: String,
-    /// `motion`, `every:DURATION` or `says:"RULE"`.
+    /// `motion`, `every:DURATION`, `at:HH:MM` or `says:"RULE"`.
     pub when: String,
     /// The question.
     pub ask: String,
@@ -173,6 +175,47 @@ pub struct WatchConfig {
     /// What is published: `answer`, `picture`.
     #[serde(default = "answer_only")]
     pub publish: Vec<Publish>,
+    /// Rectangles `[x, y, width, height]`, in fractions of the picture: motion elsewhere does not count.
+    #[serde(default)]
+    pub zone: Vec<[f64; 4]>,
+    /// How long a scene must be still, or a rule true, before it counts.
+    #[serde(default)]
+    pub debounce: Option<Period>,
+    /// How often a scene that stays, or a rule that stays true, is looked at again. Events then have an
+    /// `update` when the answer changes, and an `end`.
+    #[serde(default)]
+    pub follow: Option<Period>,
+    /// When it looks at all: `22:00-06:00`, `mon-fri 08:00-18:00`; left out: always.
+    #[serde(default)]
+    pub hours: Vec<Hours>,
+    /// How long it rests after a new event.
+    #[serde(default)]
+    pub cooldown: Option<Period>,
+    /// The most new events: `20/h`.
+    #[serde(default)]
+    pub limit: Option<Limit>,
+}
+
+impl WatchConfig {
+    /// A watch that publishes its answers.
+    #[must_use]
+    pub fn new(name: &str, camera: &str, when: &str, ask: &str) -> Self {
+        WatchConfig {
+            name: name.to_owned(),
+            camera: camera.to_owned(),
+            when: when.to_owned(),
+            ask: ask.to_owned(),
+            schema: None,
+            example: Vec::new(),
+            publish: answer_only(),
+            zone: Vec::new(),
+            debounce: None,
+            follow: None,
+            hours: Vec::new(),
+            cooldown: None,
+            limit: None,
+        }
+    }
 }
 
 /// `[[watch.example]]`
@@ -268,7 +311,7 @@ impl Config {
                 let expected = format!("has more than {MOST_EXAMPLES} examples");
                 return Err(error("watch.example", &watch.name, &expected));
             }
-            When::parse(&watch.when)?;
+            When::of(watch)?;
         }
         Ok(())
     }

@@ -6,7 +6,9 @@
 //! - [`frame`]: [`Frame`], a picture of a camera.
 //! - [`camera`]: sources of frames, one file a kind; [`slot`]: the newest frame, older ones are
 //!   dropped and counted.
-//! - [`trigger`]: when a frame is looked at, one file a kind; [`watch`](mod@watch): what is asked then.
+//! - [`trigger`]: when a frame is looked at, one file a kind; [`schedule`]: times of the day; `gate`: hours,
+//!   rests and rates that no trigger passes; [`watch`](mod@watch): what is asked then; `life`: what becomes
+//!   of an event. [`period`]: lengths of time as users write them; `area`: parts of a picture.
 //! - [`message`]: the payloads on the wire; [`topic`]: their topics; [`command`]: what is asked over
 //!   MQTT, checked.
 //! - [`outbox`]: messages on disk until the broker has them; `ballast`: room for a full disk.
@@ -20,18 +22,24 @@
 //! The agent knows no tensors and not which model sits behind [`Engine`].
 
 pub mod agent;
+mod area;
 mod ballast;
+
 pub mod camera;
 pub mod command;
 pub mod config;
 pub mod engine;
 pub mod error;
 pub mod frame;
+mod gate;
 pub mod keys;
+mod life;
 pub mod link;
 pub mod message;
 pub mod outbox;
 mod pending;
+pub mod period;
+pub mod schedule;
 pub mod security;
 pub mod slot;
 pub mod state;

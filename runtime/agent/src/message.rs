@@ -16,12 +16,16 @@ use crate::engine::ModelInfo;
 pub enum EventType {
     /// Something was seen for the first time.
     New,
+    /// It was looked at again, and the answer is another one.
+    Update,
+    /// It is over; the answer is the last one.
+    End,
 }
 
 /// `kinglet/D/event`
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Event {
-    /// The same in every copy of this event.
+    /// The same in every copy of this event, and in what becomes of it.
     pub id: String,
     /// Grows by one with every stored event of the device, across restarts.
     pub seq: u64,

@@ -10,6 +10,7 @@ use crate::config::{ExampleConfig, WatchConfig, error};
 use crate::engine::{Example, Form, Question};
 use crate::error::{AgentError, Result};
 use crate::frame::Picture;
+use crate::gate::Gate;
 use crate::trigger::When;
 
 /// The largest schema file, in bytes.
@@ -32,6 +33,8 @@ pub struct Watch {
     pub condition: Option<Question>,
     /// What is asked.
     pub question: Question,
+    /// Whether it may look at all.
+    pub(crate) gate: Gate,
 }
 
 impl Watch {
@@ -50,7 +53,7 @@ impl Watch {
                 Form::Schema(Arc::new(schema))
             }
         };
-        let when = When::parse(&config.when)?;
+        let when = When::of(config)?;
         let examples = config.example.iter().map(|e| example(e, &form, folder));
         Ok(Watch {
             condition: when.condition(),
@@ -61,6 +64,7 @@ impl Watch {
                 examples: examples.collect::<Result<_>>()?,
                 form,
             },
+            gate: Gate::of(config),
             config: config.clone(),
         })
     }

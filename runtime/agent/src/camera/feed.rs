@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 
-use super::mask::Mask;
 use super::report::Report;
+use crate::area::Area;
 use crate::frame::{Frame, Picture};
 use crate::slot::Slot;
 
@@ -18,7 +18,7 @@ pub(super) struct Feed {
     camera: String,
     slot: Arc<Slot>,
     report: Arc<Report>,
-    masks: Vec<Mask>,
+    masks: Vec<Area>,
     period: Duration,
     due: Option<Instant>,
     number: u64,
@@ -29,7 +29,7 @@ impl Feed {
     pub(super) fn new(
         camera: String,
         rate: f64,
-        masks: Vec<Mask>,
+        masks: Vec<Area>,
         slot: Arc<Slot>,
         report: Arc<Report>,
     ) -> Self {
@@ -70,7 +70,7 @@ impl Feed {
         if !self.masks.is_empty() {
             let rgb = Arc::make_mut(&mut picture.rgb);
             for mask in &self.masks {
-                mask.apply(rgb, picture.width);
+                mask.blacken(rgb, picture.width);
             }
         }
         self.number += 1;
@@ -150,13 +150,12 @@ pub(super) async fn until_closed(slot: &Slot) {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::camera::mask;
 
     /// A feed, and what comes out of it.
     pub(in crate::camera) fn feed(rate: f64, masks: &[[f64; 4]]) -> (Feed, Arc<Slot>, Arc<Report>) {
         let slot = Arc::new(Slot::default());
         let report = Arc::new(Report::new(rate, Arc::default()));
-        let masks = mask::read(masks).unwrap();
+        let masks = crate::area::read("camera.mask", masks).unwrap();
         let feed = Feed::new(
             "c".to_owned(),
             rate,

@@ -37,12 +37,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use crate::area::{self, Area};
 use crate::config::{CameraConfig, error};
 use crate::error::{AgentError, Result};
 use crate::frame::Picture;
 use crate::slot::Slot;
 use feed::Feed;
-use mask::Mask;
 pub(crate) use report::Report;
 pub use report::{CameraReport, CameraState};
 use source::Source;
@@ -74,7 +74,7 @@ pub(crate) struct Camera {
     name: String,
     source: Box<dyn Source>,
     rate: f64,
-    masks: Vec<Mask>,
+    masks: Vec<Area>,
 }
 
 impl Camera {
@@ -105,7 +105,7 @@ impl Camera {
             name: config.name.clone(),
             source: parsed.source,
             rate,
-            masks: mask::read(&config.mask)?,
+            masks: area::read("camera.mask", &config.mask)?,
         })
     }
 

@@ -5,13 +5,16 @@ mod says;
 
 use std::time::{Duration, Instant};
 
-use crate::config::error;
+use crate::area;
+use crate::config::{WatchConfig, error};
 use crate::engine::Question;
 use crate::error::Result;
 use crate::frame::Frame;
+use crate::period::Period;
+use crate::schedule::{self, Daily};
 pub use motion::Motion;
 pub use says::DEFAULT_PERIOD;
-pub(crate) use says::Edge;
+pub(crate) use says::{Edge, Turn};
 
 /// When a watch looks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +23,8 @@ pub enum When {
     Motion,
     /// At a fixed rate.
     Every(Duration),
+    /// At times of the day.
+    At(Vec<jiff::civil::Time>),
     /// When a rule in words becomes true. The model is asked at a fixed rate.
     Says {
         /// The rule.
@@ -29,12 +34,9 @@ pub enum When {
     },
 }
 
-/// The shortest and the longest period of `every:`, in seconds.
-const PERIODS: std::ops::RangeInclusive<f64> = 0.01..=31_536_000.0;
-
 impl When {
-    /// Reads `motion`, `every:10s` (units `ms`, `s`, `m`, `h`) or `says:"RULE"`, after which
-    /// ` every:10s` may stand.
+    /// Reads `motion`, `every:10s` (units `ms`, `s`, `m`, `h`), `at:06:30,18:00` or `says:"RULE"`, after
+    /// which ` every:10s` may stand.
     ///
     /// # Errors
     /// [`crate::AgentError::Config`].
@@ -44,55 +46,90 @@ impl When {
         }
         let says = |text| says::parse(text).map(|(rule, period)| When::Says { rule, period });
         when.strip_prefix("every:")
-            .and_then(duration)
-            .map(When::Every)
+            .and_then(|period| period.parse().ok())
+            .map(|Period(period)| When::Every(period))
+            .or_else(|| {
+                when.strip_prefix("at:")
+                    .and_then(schedule::times)
+                    .map(When::At)
+            })
             .or_else(|| when.strip_prefix("says:").and_then(says))
             .ok_or_else(|| {
-                let expected = "is not understood; motion, every:10s or says:\"...\" is expected";
+                let expected =
+                    "is not understood; motion, every:10s, at:06:30 or says:\"...\" is expected";
                 error("watch.when", when, expected)
             })
+    }
+
+    /// Reads when a watch looks, and checks that what else it says goes with that.
+    ///
+    /// # Errors
+    /// [`crate::AgentError::Config`].
+    pub fn of(watch: &WatchConfig) -> Result<Self> {
+        let when = When::parse(&watch.when)?;
+        let stays = matches!(when, When::Motion | When::Says { .. });
+        let wrong = |key: &str, kinds: &str| {
+            let expected = format!(
+                "looks when \"{}\"; {key} goes with {kinds} alone",
+                watch.when
+            );
+            Err(error(&format!("watch.{key}"), &watch.name, &expected))
+        };
+        if !watch.zone.is_empty() && when != When::Motion {
+            return wrong("zone", "motion");
+        }
+        if watch.debounce.is_some() && !stays {
+            return wrong("debounce", "motion and says:");
+        }
+        if watch.follow.is_some() && !stays {
+            return wrong("follow", "motion and says:");
+        }
+        area::read("watch.zone", &watch.zone)?;
+        Ok(when)
     }
 
     /// What the model must say yes to before a frame is looked at.
     pub fn condition(&self) -> Option<Question> {
         match self {
             When::Says { rule, .. } => Some(says::question(rule)),
-            When::Motion | When::Every(_) => None,
+            When::Motion | When::Every(_) | When::At(_) => None,
         }
     }
 
-    /// A trigger of this kind.
-    pub fn trigger(&self) -> Box<dyn Trigger> {
-        match self {
-            When::Motion => Box::new(Motion::default()),
+    /// A trigger of this kind, as a watch wants it.
+    ///
+    /// # Errors
+    /// [`crate::AgentError::Config`].
+    pub fn trigger(&self, watch: &WatchConfig) -> Result<Box<dyn Trigger>> {
+        Ok(match self {
+            When::Motion => {
+                let zones = area::read("watch.zone", &watch.zone)?;
+                Box::new(Motion::new(&zones, watch.debounce.map(|p| p.0)))
+            }
             When::Every(period) | When::Says { period, .. } => Box::new(Every {
                 period: *period,
                 due: None,
             }),
-        }
+            When::At(times) => Box::new(Daily::new(times.clone())),
+        })
     }
-}
-
-fn duration(text: &str) -> Option<Duration> {
-    let digits = text.find(|c: char| c.is_ascii_alphabetic())?;
-    let (number, unit) = text.split_at(digits);
-    let unit = match unit {
-        "ms" => 0.001,
-        "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return None,
-    };
-    let seconds = number.parse::<f64>().ok()? * unit;
-    PERIODS
-        .contains(&seconds)
-        .then(|| Duration::from_secs_f64(seconds))
 }
 
 /// Decides for every frame whether it is looked at.
 pub trait Trigger: Send {
     /// Whether this frame, which arrived `now`, is to be looked at.
     fn fires(&mut self, frame: &Frame, now: Instant) -> bool;
+
+    /// Whether the scene is still the one that was looked at.
+    fn stands(&self) -> bool {
+        true
+    }
+}
+
+impl Trigger for Daily {
+    fn fires(&mut self, frame: &Frame, _: Instant) -> bool {
+        self.passes(schedule::local(frame.at))
+    }
 }
 
 struct Every {
@@ -151,6 +188,8 @@ mod tests {
             "every:0s",
             "every:NaNs",
             "noon",
+            "at:",
+            "at:25:00",
             "says:",
             "says:\"\"",
             "says:\" \"",
@@ -160,6 +199,21 @@ mod tests {
             "says:\"somebody\" every:0s",
         ] {
             assert!(When::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_refused_by_name() {
+        for (when, lines, words) in [
+            ("every:1s", "follow = '5s'", "watch.follow"),
+            ("at:06:30", "debounce = '5s'", "watch.debounce"),
+            ("every:1s", "zone = [[0, 0, 1, 1]]", "watch.zone"),
+            ("motion", "zone = [[0, 0, 2, 1]]", "fractions"),
+        ] {
+            let text = format!("name = 'w'\ncamera = 'c'\nwhen = '{when}'\nask = '?'\n{lines}");
+            let watch: WatchConfig = toml::from_str(&text).unwrap();
+            let refused = When::of(&watch).unwrap_err().to_string();
+            assert!(refused.contains(words), "{refused}");
         }
     }
 }

@@ -3,11 +3,15 @@
 use std::time::{Duration, Instant};
 
 use super::Trigger;
+use crate::area::Area;
 use crate::frame::{Frame, Picture};
 
 /// Frames are compared as brightness on a grid of this side: coarse enough that a camera's noise
 /// averages out.
 const SIDE: usize = 32;
+
+/// How long a scene that does not become still is waited for, if it need not be still for longer.
+const MAX_WAIT: Duration = Duration::from_secs(5);
 
 /// Compares frames.
 #[derive(Debug)]
@@ -18,11 +22,16 @@ pub struct Motion {
     pub min_area: f32,
     /// Frames without motion after which a scene counts as still.
     pub still_frames: u32,
+    /// How long a scene must be without motion, beside that.
+    pub still_for: Duration,
     /// A scene that does not become still is looked at after this time.
     pub max_wait: Duration,
+    /// The cells where motion counts.
+    zone: Vec<bool>,
     looked_at: Option<Grid>,
     previous: Option<Grid>,
     still: u32,
+    still_since: Option<Instant>,
     changed_since: Option<Instant>,
 }
 
@@ -32,10 +41,13 @@ impl Default for Motion {
             threshold: 14.0,
             min_area: 0.01,
             still_frames: 2,
-            max_wait: Duration::from_secs(5),
+            still_for: Duration::ZERO,
+            max_wait: MAX_WAIT,
+            zone: vec![true; SIDE * SIDE],
             looked_at: None,
             previous: None,
             still: 0,
+            still_since: None,
             changed_since: None,
         }
     }
@@ -53,7 +65,13 @@ impl Trigger for Motion {
             Some(previous) => self.differ(previous, &grid),
             None => false,
         };
-        self.still = if moving { 0 } else { self.still + 1 };
+        if moving {
+            self.still = 0;
+            self.still_since = None;
+        } else {
+            self.still += 1;
+            self.still_since.get_or_insert(now);
+        }
         let changed = match &self.looked_at {
             Some(looked_at) => self.differ(looked_at, &grid),
             None => true,
@@ -69,22 +87,57 @@ impl Trigger for Motion {
             return false;
         }
         let since = *self.changed_since.get_or_insert(now);
-        let fires = self.still >= self.still_frames || now.duration_since(since) >= self.max_wait;
+        let still_for = self.still_since.map(|t| now.saturating_duration_since(t));
+        let still = self.still >= self.still_frames && still_for >= Some(self.still_for);
+        let fires = still || now.duration_since(since) >= self.max_wait;
         if fires {
             self.looked_at = Some(grid);
             self.changed_since = None;
         }
         fires
     }
+
+    fn stands(&self) -> bool {
+        self.changed_since.is_none()
+    }
 }
 
 impl Motion {
+    /// Motion within these parts of the picture; anywhere, if there are none. A scene must be still for
+    /// `debounce`.
+    pub(crate) fn new(zones: &[Area], debounce: Option<Duration>) -> Self {
+        let side = 1.0 / SIDE as f64;
+        let within = |cell: usize| {
+            let (left, top) = ((cell % SIDE) as f64 * side, (cell / SIDE) as f64 * side);
+            let cell = Area {
+                left,
+                top,
+                right: left + side,
+                bottom: top + side,
+            };
+            zones.is_empty() || zones.iter().any(|zone| zone.meets(&cell))
+        };
+        let still_for = debounce.unwrap_or_default();
+        Motion {
+            zone: (0..SIDE * SIDE).map(within).collect(),
+            still_for,
+            max_wait: MAX_WAIT.max(still_for * 2),
+            ..Motion::default()
+        }
+    }
+
     fn differ(&self, a: &Grid, b: &Grid) -> bool {
-        let changed = a
+        let cells = a
             .iter()
             .zip(b)
-            .filter(|(a, b)| (*a - *b).abs() > self.threshold);
-        changed.count() as f32 >= self.min_area * (SIDE * SIDE) as f32
+            .zip(&self.zone)
+            .filter(|(_, within)| **within);
+        let (mut all, mut changed) = (0, 0);
+        for ((a, b), _) in cells {
+            all += 1;
+            changed += u32::from((a - b).abs() > self.threshold);
+        }
+        changed > 0 && changed as f32 >= self.min_area * all as f32
     }
 }
 
@@ -151,6 +204,32 @@ mod tests {
         let mut frames = vec![frame(0, 0); 4];
         frames.extend(vec![frame(20, 3); 6]);
         assert_eq!(fired(&frames, Duration::from_millis(100)), [1]);
+    }
+
+    #[test]
+    fn motion_outside_of_the_zone_does_not_count() {
+        let zone = |left, right| Area {
+            left,
+            top: 0.0,
+            right,
+            bottom: 1.0,
+        };
+        let mut frames = vec![frame(0, 0); 4];
+        frames.extend(vec![frame(44, 16); 6]);
+        let start = Instant::now();
+        let fired = |zone| {
+            let mut motion = Motion::new(&[zone], Some(Duration::from_millis(350)));
+            let at = |i: usize| start + Duration::from_millis(100) * i as u32;
+            let fires = |(i, f)| motion.fires(f, at(i)).then_some(i);
+            frames
+                .iter()
+                .enumerate()
+                .filter_map(fires)
+                .collect::<Vec<_>>()
+        };
+        // Still for 350 ms: four frames after the first still one.
+        assert_eq!(fired(zone(0.0, 0.5)), [4]);
+        assert_eq!(fired(zone(0.5, 1.0)), [9]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use kinglet_agent::config::{
-    BrokerConfig, CameraConfig, DeviceConfig, ModelConfig, OutboxConfig, Publish, WatchConfig,
+    BrokerConfig, CameraConfig, DeviceConfig, ModelConfig, OutboxConfig, WatchConfig,
 };
 use kinglet_agent::link::Connection;
 use kinglet_agent::{Agent, Config};
@@ -121,15 +121,7 @@ fn configuration(url: &str, ask: &str) -> Config {
             "clip",
             &format!("folder:clip?fps={FRAME_RATE}"),
         )],
-        watch: vec![WatchConfig {
-            name: "who".to_owned(),
-            camera: "clip".to_owned(),
-            when: "motion".to_owned(),
-            ask: ask.to_owned(),
-            schema: None,
-            example: Vec::new(),
-            publish: vec![Publish::Answer],
-        }],
+        watch: vec![WatchConfig::new("who", "clip", "motion", ask)],
     }
 }
 

@@ -1,4 +1,8 @@
-//! The one thread that computes. It takes frames to look at and commands from a bounded queue.
+//! The one thread that computes. It takes frames to look at (`look`) and commands from a bounded queue.
+
+mod look;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::ControlFlow;
@@ -14,15 +18,14 @@ use time::OffsetDateTime;
 use tokio::sync::mpsc;
 
 use crate::command::{Action, Command, Look, ReplyTo};
-use crate::config::Publish;
 use crate::engine::{DrawRequest, Engine, EngineError, Form, Progress, Question, Step};
 use crate::frame::{Frame, Picture};
-use crate::message::{Event, EventType, Outcome, Reply, Timing, json, rfc3339};
+use crate::life::Life;
+use crate::message::{Outcome, Reply, Timing, json};
 use crate::outbox::{Class, Header, Message, Outbox};
 use crate::pending::Pending;
 use crate::slot::Slot;
 use crate::topic::Topics;
-use crate::trigger::Edge;
 use crate::watch::Watch;
 
 /// Jobs that may wait.
@@ -41,6 +44,8 @@ pub enum Job {
         frame: Arc<Frame>,
         /// When it was chosen.
         since: Instant,
+        /// Whether the scene is the one that was looked at before.
+        again: bool,
     },
     /// A command.
     Command {
@@ -68,18 +73,17 @@ impl Worker {
     /// Runs until the queue is closed.
     pub(crate) fn run(&self, jobs: &Receiver<Job>) {
         let mut answers = VecDeque::new();
-        let mut edges: HashMap<String, Edge> = HashMap::new();
+        let mut lives: HashMap<String, Life> = HashMap::new();
         while let Ok(job) = jobs.recv() {
             match job {
                 Job::Look {
                     watch,
                     frame,
                     since,
+                    again,
                 } => {
-                    let edge = edges.entry(watch.config.name.clone()).or_default();
-                    if self.chosen(&watch, &frame, edge) && !self.look(&watch, &frame, since) {
-                        edge.forget();
-                    }
+                    let life = lives.entry(watch.config.name.clone()).or_default();
+                    self.look(life, &watch, &frame, since, again);
                 }
                 Job::Command { command, since } => {
                     self.pending.begin(&command.reply.id);
@@ -88,77 +92,6 @@ impl Worker {
                 }
             }
         }
-    }
-
-    /// Whether a watch's rule in words, if it has one, has just become true.
-    fn chosen(&self, watch: &Watch, frame: &Frame, edge: &mut Edge) -> bool {
-        let Some(condition) = &watch.condition else {
-            return true;
-        };
-        match self.see(&frame.picture, condition) {
-            Ok(answer) => edge.rises(answer == "yes"),
-            Err(e) => {
-                tracing::error!(watch = watch.config.name, "{e}");
-                false
-            }
-        }
-    }
-
-    /// Makes an event of a frame. Returns whether it was made.
-    fn look(&self, watch: &Watch, frame: &Frame, since: Instant) -> bool {
-        let started = Instant::now();
-        let (question, watch) = (&watch.question, &watch.config);
-        let answer = match self.see(&frame.picture, question) {
-            Ok(answer) => answer,
-            Err(e) => {
-                tracing::error!(watch = watch.name, "{e}");
-                return false;
-            }
-        };
-        let timing = timing(since, started, "see");
-        let wants = |what| watch.publish.contains(&what);
-        let jpeg = if wants(Publish::Picture) {
-            frame.picture.to_jpeg().ok()
-        } else {
-            None
-        };
-        let stored = self.outbox.store_event(|seq| {
-            let id = format!("{:x}-{seq}", frame.at.unix_timestamp());
-            let mut messages = Vec::new();
-            let picture = jpeg.map(|jpeg| {
-                let topic = self.topics.image(&id);
-                messages.push(picture(&topic, "image/jpeg", false, jpeg.clone()));
-                let latest = self.topics.latest(&watch.name);
-                messages.push(picture(&latest, "image/jpeg", true, jpeg));
-                topic
-            });
-            if wants(Publish::Answer) {
-                let event = Event {
-                    id,
-                    seq,
-                    kind: EventType::New,
-                    at: rfc3339(frame.at),
-                    camera: watch.camera.clone(),
-                    watch: watch.name.clone(),
-                    answer,
-                    model: self.engine.model(),
-                    timing,
-                    picture,
-                };
-                messages.push(message(
-                    &self.topics.event(),
-                    Class::Event,
-                    json(&event),
-                    None,
-                ));
-            }
-            messages
-        });
-        if let Err(e) = stored {
-            tracing::error!(watch = watch.name, "the event is lost: {e}");
-            return false;
-        }
-        true
     }
 
     fn command(
@@ -286,6 +219,7 @@ impl Worker {
         }
     }
 
+    /// Asks the engine.
     fn see(&self, picture: &Picture, question: &Question) -> Result<Value, EngineError> {
         let answer = guarded(|| self.engine.see(picture, question, &mut |_| self.go_on()))?;
         match question.form {
@@ -407,108 +341,4 @@ fn timing(since: Instant, started: Instant, stage: &'static str) -> Timing {
         ("wait", ms(started.duration_since(since))),
         (stage, ms(started.elapsed())),
     ])
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::mpsc::channel;
-
-    use super::*;
-    use crate::config::WatchConfig;
-    use crate::engine::ModelInfo;
-
-    /// Says yes about bright pictures, and to other questions how bright they are.
-    struct Brightness;
-
-    impl Engine for Brightness {
-        fn model(&self) -> ModelInfo {
-            ModelInfo {
-                name: "brightness".to_owned(),
-                sha256: String::new(),
-            }
-        }
-
-        fn check(&self, _: &Question) -> Result<(), EngineError> {
-            Ok(())
-        }
-
-        fn see(
-            &self,
-            picture: &Picture,
-            question: &Question,
-            _: &mut dyn FnMut(&str) -> ControlFlow<()>,
-        ) -> Result<String, EngineError> {
-            let light = picture.rgb[0];
-            match (&question.form, light) {
-                (Form::YesOrNo, 0..=99) => Ok("no".to_owned()),
-                (Form::YesOrNo, _) => Ok("yes".to_owned()),
-                (_, 255) => Err(EngineError::Refused("it is too bright".to_owned())),
-                _ => Ok(light.to_string()),
-            }
-        }
-
-        fn draw(&self, _: &DrawRequest, _: Progress<'_>) -> Result<Picture, EngineError> {
-            Err(EngineError::Cancelled)
-        }
-
-        fn edit(
-            &self,
-            _: &Picture,
-            _: &DrawRequest,
-            _: Progress<'_>,
-        ) -> Result<Picture, EngineError> {
-            Err(EngineError::Cancelled)
-        }
-    }
-
-    #[test]
-    fn a_rule_in_words_makes_one_event_each_time_it_becomes_true() {
-        let folder = tempfile::tempdir().unwrap();
-        let outbox = Arc::new(Outbox::open(&folder.path().join("outbox"), 1 << 20).unwrap());
-        let worker = Worker {
-            engine: Arc::new(Brightness),
-            topics: Topics::new("porch"),
-            slots: HashMap::new(),
-            outbox: Arc::clone(&outbox),
-            progress: mpsc::channel(1).0,
-            stopping: Arc::default(),
-            pending: Arc::default(),
-        };
-        let text =
-            "name = 'day'\ncamera = 'door'\nwhen = 'says:\"it is bright\"'\nask = 'how bright?'";
-        let config: WatchConfig = toml::from_str(text).unwrap();
-        let watch = Arc::new(crate::watch::Watch::load(&config, folder.path()).unwrap());
-        let (sender, jobs) = channel();
-        // 255 holds, but its event fails: the next frame makes up for it.
-        for (number, light) in (1..).zip([0, 100, 120, 0, 0, 130, 0, 255, 140, 150]) {
-            let picture = Picture {
-                width: 1,
-                height: 1,
-                rgb: vec![light; 3].into(),
-            };
-            let at = OffsetDateTime::UNIX_EPOCH;
-            let frame = Arc::new(Frame {
-                number,
-                at,
-                picture,
-            });
-            let (watch, since) = (Arc::clone(&watch), Instant::now());
-            sender
-                .send(Job::Look {
-                    watch,
-                    frame,
-                    since,
-                })
-                .unwrap();
-        }
-        drop(sender);
-        worker.run(&jobs);
-        let mut answers = Vec::new();
-        while let Some((key, message)) = outbox.first().unwrap() {
-            let event: Value = serde_json::from_slice(&message.payload).unwrap();
-            answers.push(event["answer"].as_str().unwrap().to_owned());
-            outbox.remove(key).unwrap();
-        }
-        assert_eq!(answers, ["100", "130", "140"]);
-    }
 }

@@ -1,0 +1,145 @@
+//! Frames of one brightness each, and an engine that knows nothing else.
+
+use std::sync::mpsc::channel;
+
+use super::*;
+use crate::config::WatchConfig;
+use crate::engine::ModelInfo;
+
+/// Says yes about bright pictures, and to other questions how bright they are.
+struct Brightness;
+
+impl Engine for Brightness {
+    fn model(&self) -> ModelInfo {
+        ModelInfo {
+            name: "brightness".to_owned(),
+            sha256: String::new(),
+        }
+    }
+
+    fn check(&self, _: &Question) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn see(
+        &self,
+        picture: &Picture,
+        question: &Question,
+        _: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<String, EngineError> {
+        let light = picture.rgb[0];
+        match (&question.form, light) {
+            (Form::YesOrNo, 0..=99) => Ok("no".to_owned()),
+            (Form::YesOrNo, _) => Ok("yes".to_owned()),
+            (_, 255) => Err(EngineError::Refused("it is too bright".to_owned())),
+            _ => Ok(light.to_string()),
+        }
+    }
+
+    fn draw(&self, _: &DrawRequest, _: Progress<'_>) -> Result<Picture, EngineError> {
+        Err(EngineError::Cancelled)
+    }
+
+    fn edit(&self, _: &Picture, _: &DrawRequest, _: Progress<'_>) -> Result<Picture, EngineError> {
+        Err(EngineError::Cancelled)
+    }
+}
+
+/// The events that frames of these brightnesses make, as (type, id, answer); a frame is looked at again where
+/// `again` is true.
+fn events(watch: &str, frames: &[(u8, bool)]) -> Vec<(String, String, String)> {
+    let folder = tempfile::tempdir().unwrap();
+    let outbox = Arc::new(Outbox::open(&folder.path().join("outbox"), 1 << 20).unwrap());
+    let worker = Worker {
+        engine: Arc::new(Brightness),
+        topics: Topics::new("porch"),
+        slots: HashMap::new(),
+        outbox: Arc::clone(&outbox),
+        progress: mpsc::channel(1).0,
+        stopping: Arc::default(),
+        pending: Arc::default(),
+    };
+    let text = format!("name = 'day'\ncamera = 'door'\nask = 'how bright?'\n{watch}");
+    let config: WatchConfig = toml::from_str(&text).unwrap();
+    let watch = Arc::new(crate::watch::Watch::load(&config, folder.path()).unwrap());
+    let (sender, jobs) = channel();
+    for (number, (light, again)) in (1..).zip(frames) {
+        let frame = Arc::new(Frame {
+            number,
+            at: OffsetDateTime::UNIX_EPOCH,
+            picture: Picture {
+                width: 1,
+                height: 1,
+                rgb: vec![*light; 3].into(),
+            },
+        });
+        let (watch, since, again) = (Arc::clone(&watch), Instant::now(), *again);
+        let job = Job::Look {
+            watch,
+            frame,
+            since,
+            again,
+        };
+        sender.send(job).unwrap();
+    }
+    drop(sender);
+    worker.run(&jobs);
+    let mut events = Vec::new();
+    while let Some((key, message)) = outbox.first().unwrap() {
+        let event: Value = serde_json::from_slice(&message.payload).unwrap();
+        let text = |key: &str| event[key].as_str().unwrap().to_owned();
+        events.push((text("type"), text("id"), text("answer")));
+        assert_eq!(event["seq"], events.len());
+        outbox.remove(key).unwrap();
+    }
+    events
+}
+
+fn named(events: &[(String, String, String)]) -> Vec<(&str, &str, &str)> {
+    events
+        .iter()
+        .map(|e| (&e.0[..], &e.1[..], &e.2[..]))
+        .collect()
+}
+
+#[test]
+fn a_rule_in_words_makes_one_event_each_time_it_becomes_true() {
+    // 255 holds, but its event fails: the next frame makes up for it.
+    let frames = [0, 100, 120, 0, 0, 130, 0, 255, 140, 150].map(|light| (light, false));
+    let made = events("when = 'says:\"it is bright\"'", &frames);
+    let expected = [
+        ("new", "0-1", "100"),
+        ("new", "0-2", "130"),
+        ("new", "0-3", "140"),
+    ];
+    assert_eq!(named(&made), expected);
+}
+
+#[test]
+fn what_is_followed_has_updates_and_an_end_under_its_id() {
+    let again = [
+        (100, false),
+        (100, true),
+        (120, true),
+        (255, true),
+        (130, false),
+        (130, true),
+    ];
+    let made = events("when = 'motion'\nfollow = '1s'", &again);
+    let expected = [
+        ("new", "0-1", "100"),
+        ("update", "0-1", "120"),
+        ("end", "0-1", "120"),
+        ("new", "0-4", "130"),
+    ];
+    assert_eq!(named(&made), expected);
+
+    let frames = [100, 100, 0, 0, 130].map(|light| (light, false));
+    let made = events("when = 'says:\"it is bright\"'\nfollow = '1h'", &frames);
+    let expected = [
+        ("new", "0-1", "100"),
+        ("end", "0-1", "100"),
+        ("new", "0-3", "130"),
+    ];
+    assert_eq!(named(&made), expected);
+}
