@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use tokio::sync::{Notify, mpsc, watch};
 
-use crate::camera::{Camera, CameraReport, Report};
+use crate::camera::{Camera, Report};
 use crate::command::{self, Action, Command, ReplyTo};
 use crate::config::{Config, error};
 use crate::engine::Engine;
 use crate::error::{AgentError, Result};
 use crate::link::{Connection, Incoming, Link};
 use crate::message::{Outcome, State, Status, Timing, json, rfc3339};
+use crate::operation::{Metrics, Monitor, Pulse, Server};
 use crate::outbox::Outbox;
 use crate::pending::Pending;
 use crate::schedule;
@@ -45,6 +46,7 @@ pub struct Agent {
     link: tokio::task::JoinHandle<()>,
     stop: watch::Sender<bool>,
     connection: watch::Receiver<Connection>,
+    monitor: Arc<Monitor>,
 }
 
 impl Agent {
@@ -68,6 +70,8 @@ impl Agent {
         let outbox = Arc::new(Outbox::open(&state.join(OUTBOX), config.outbox.max_bytes)?);
         let topics = Topics::new(&config.device.name);
         let security = Security::load(&config.broker, folder)?;
+        let server = config.metrics.as_ref().map(|m| Server::bind(&m.listen));
+        let server = server.transpose()?;
 
         let mut slots = HashMap::new();
         let mut reports = BTreeMap::new();
@@ -85,6 +89,17 @@ impl Agent {
         let (jobs, queue) = sync_channel(QUEUE);
         let stopping = Arc::new(AtomicBool::new(false));
         let pending = Arc::new(Pending::default());
+        let pulse = Arc::new(Pulse::default());
+        let metrics = Arc::new(Metrics::default());
+        let (connection_sender, connection) =
+            watch::channel(Connection::Down("not connected yet".to_owned()));
+        let monitor = Arc::new(Monitor {
+            cameras: reports,
+            outbox: Arc::clone(&outbox),
+            connection: connection.clone(),
+            pulse: Arc::clone(&pulse),
+            metrics: Arc::clone(&metrics),
+        });
         let (progress, progress_queue) = mpsc::channel(PROGRESS);
         let worker = Worker {
             engine: Arc::clone(&engine),
@@ -94,26 +109,32 @@ impl Agent {
             progress,
             stopping: Arc::clone(&stopping),
             pending: Arc::clone(&pending),
+            pulse,
+            metrics: Arc::clone(&metrics),
         };
         let worker = thread("worker", move || worker.run(&queue))?;
         for watched in watches {
             if let Some(slot) = slots.get(&watched.config.camera) {
                 let (slot, jobs) = (Arc::clone(slot), jobs.clone());
                 let trigger = watched.when.trigger(&watched.config)?;
+                let metrics = Arc::clone(&metrics);
                 threads.push(thread("watch", move || {
-                    watch(&watched, trigger, &slot, &jobs);
+                    watch(&watched, trigger, &slot, &jobs, &metrics);
                 })?);
             }
         }
 
         let (stop, stopped) = watch::channel(false);
-        let (connection_sender, connection) =
-            watch::channel(Connection::Down("not connected yet".to_owned()));
+        if let Some(server) = server {
+            let (monitor, engine) = (Arc::clone(&monitor), Arc::clone(&engine));
+            server.start(monitor, engine, &config.device.name, stopped.clone())?;
+        }
         let status = status(config, engine.as_ref());
         let will = Status {
             state: State::Offline,
             ..status.clone()
         };
+        let monitored = Arc::clone(&monitor);
         let link = Link {
             client_id: config.device.name.clone(),
             security,
@@ -122,15 +143,16 @@ impl Agent {
             online: Box::new(move || {
                 json(&Status {
                     at: Some(rfc3339(OffsetDateTime::now_utc())),
-                    sources: sources(&reports),
+                    sources: monitored.sources(Instant::now()),
                     ..status.clone()
                 })
             }),
             status_changed,
             subscriptions: topics.subscriptions(&config.device.groups),
             outbox: Arc::clone(&outbox),
+            metrics: Arc::clone(&metrics),
             progress: progress_queue,
-            incoming: incoming(topics, jobs.clone(), outbox, pending),
+            incoming: incoming(topics, jobs.clone(), outbox, pending, metrics),
             connection: connection_sender,
             stop: stopped,
         };
@@ -143,12 +165,18 @@ impl Agent {
             link: tokio::spawn(link.run()),
             stop,
             connection,
+            monitor,
         })
     }
 
     /// Whether the broker is there, now and as it changes.
     pub fn connection(&self) -> watch::Receiver<Connection> {
         self.connection.clone()
+    }
+
+    /// How it does.
+    pub fn monitor(&self) -> Arc<Monitor> {
+        Arc::clone(&self.monitor)
     }
 
     /// Stops: no new frames; what is being computed is given up; what is stored is sent, if the
@@ -204,6 +232,7 @@ fn incoming(
     jobs: SyncSender<Job>,
     outbox: Arc<Outbox>,
     pending: Arc<Pending>,
+    metrics: Arc<Metrics>,
 ) -> Box<dyn Fn(Incoming) + Send> {
     let made = AtomicU64::new(0);
     Box::new(move |message| {
@@ -218,11 +247,13 @@ fn incoming(
         let answer = match answer {
             Ok(None) => return,
             Ok(Some((reply, cancelled))) => {
+                metrics.command(true);
                 let outcome = Outcome::Cancelled(cancelled);
                 result(&topics, &reply, outcome, Timing::new())
             }
             Err((reply, reason)) => {
                 tracing::warn!(topic = message.topic, "command refused: {reason}");
+                metrics.command(false);
                 refusal(&topics, &reply, &reason)
             }
         };
@@ -262,7 +293,13 @@ fn take(
 }
 
 /// A watch's thread: every new frame goes past its trigger.
-fn watch(watch: &Arc<Watch>, mut trigger: Box<dyn Trigger>, slot: &Slot, jobs: &SyncSender<Job>) {
+fn watch(
+    watch: &Arc<Watch>,
+    mut trigger: Box<dyn Trigger>,
+    slot: &Slot,
+    jobs: &SyncSender<Job>,
+    metrics: &Metrics,
+) {
     // A rule in words is asked about at its own rate: the worker knows then when an event is due.
     let follow = watch.config.follow.filter(|_| watch.condition.is_none());
     let mut chosen = Instant::now();
@@ -289,6 +326,7 @@ fn watch(watch: &Arc<Watch>, mut trigger: Box<dyn Trigger>, slot: &Slot, jobs: &
             Ok(()) => {}
             Err(TrySendError::Full(_)) => {
                 tracing::warn!(watch = watch.config.name, "busy: a frame was not looked at");
+                metrics.missed(&watch.config.name);
             }
             Err(TrySendError::Disconnected(_)) => return,
         }
@@ -316,15 +354,4 @@ fn status(config: &Config, engine: &dyn Engine) -> Status {
         sources: BTreeMap::new(),
         at: None,
     }
-}
-
-/// How the cameras do. Frames that came and went before a watch had time for them count as dropped.
-fn sources(reports: &BTreeMap<String, (Arc<Report>, Arc<Slot>)>) -> BTreeMap<String, CameraReport> {
-    let now = Instant::now();
-    let read = |(name, (report, slot)): (&String, &(Arc<Report>, Arc<Slot>))| {
-        let mut report = report.read(now);
-        report.dropped += slot.dropped();
-        (name.clone(), report)
-    };
-    reports.iter().map(read).collect()
 }

@@ -27,6 +27,9 @@ pub struct Config {
     /// The outbox.
     #[serde(default)]
     pub outbox: OutboxConfig,
+    /// Numbers and health over HTTP.
+    #[serde(default)]
+    pub metrics: Option<MetricsConfig>,
     /// The cameras.
     #[serde(default)]
     pub camera: Vec<CameraConfig>,
@@ -101,6 +104,14 @@ impl Default for OutboxConfig {
             max_bytes: 64 << 20,
         }
     }
+}
+
+/// `[metrics]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetricsConfig {
+    /// An address of this machine alone, `127.0.0.1:9187` say, where `/metrics` and `/health` answer.
+    pub listen: String,
 }
 
 /// `[[camera]]`

@@ -12,8 +12,9 @@
 //! - [`message`]: the payloads on the wire; [`topic`]: their topics; [`command`]: what is asked over
 //!   MQTT, checked.
 //! - [`outbox`]: messages on disk until the broker has them; `ballast`: room for a full disk.
-//! - [`link`]: the one task that talks to the broker; [`security`]: certificates, keys, passwords.
+//! - [`link`]: the one task that talks to the broker; `held`: topics that it refuses; [`security`]: certificates, keys, passwords.
 //! - [`keys`]: who may tell a device what to do: ed25519; [`state`]: what must survive a restart.
+//! - [`operation`]: numbers for Prometheus, and whether all is well.
 //! - `pending`: commands that wait, and may be called off.
 //! - [`worker`]: the one thread that computes.
 //! - [`agent`](mod@agent): [`Agent`], all of it wired together.
@@ -32,10 +33,12 @@ pub mod engine;
 pub mod error;
 pub mod frame;
 mod gate;
+mod held;
 pub mod keys;
 mod life;
 pub mod link;
 pub mod message;
+pub mod operation;
 pub mod outbox;
 mod pending;
 pub mod period;

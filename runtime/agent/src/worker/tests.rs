@@ -58,6 +58,8 @@ fn events(watch: &str, frames: &[(u8, bool)]) -> Vec<(String, String, String)> {
         progress: mpsc::channel(1).0,
         stopping: Arc::default(),
         pending: Arc::default(),
+        pulse: Arc::default(),
+        metrics: Arc::default(),
     };
     let text = format!("name = 'day'\ncamera = 'door'\nask = 'how bright?'\n{watch}");
     let config: WatchConfig = toml::from_str(&text).unwrap();
