@@ -268,6 +268,27 @@ pub struct BrokerAddress {
 pub const LONGEST_QUESTION: usize = 4096;
 
 impl Config {
+    /// A device without cameras.
+    #[must_use]
+    pub fn new(device: &str, broker: &str) -> Self {
+        Config {
+            device: DeviceConfig {
+                name: device.to_owned(),
+                groups: Vec::new(),
+                state: None,
+            },
+            broker: BrokerConfig {
+                url: broker.to_owned(),
+                ..BrokerConfig::default()
+            },
+            model: ModelConfig::default(),
+            outbox: OutboxConfig::default(),
+            metrics: None,
+            camera: Vec::new(),
+            watch: Vec::new(),
+        }
+    }
+
     /// Makes relative paths relative to `folder`.
     pub fn relative_to(&mut self, folder: &Path) {
         let paths = [&mut self.device.state, &mut self.model.file];

@@ -10,7 +10,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(60);
 const LAST_PAUSE: Duration = Duration::from_secs(3600);
 /// Connections that end while the same message is on its way, until it is taken for the reason.
 const SUSPICIOUS: u32 = 5;
-/// Topics that are remembered. Beyond, the broker refuses everything and nothing needs to go past.
+/// Topics that are remembered; one more takes the place of the one that is tried again soonest.
 const MOST: usize = 1024;
 
 /// The topics that wait.
@@ -33,9 +33,13 @@ impl Held {
         let old = self.topics.get(&topic).map(|pause| pause.length);
         let length = old.map_or(FIRST_PAUSE, |old| (old * 2).min(LAST_PAUSE));
         let until = now + length;
-        if self.topics.len() < MOST || old.is_some() {
-            self.topics.insert(topic, Pause { until, length });
+        if self.topics.len() >= MOST && old.is_none() {
+            let soonest = self.topics.iter().min_by_key(|(_, pause)| pause.until);
+            if let Some(soonest) = soonest.map(|(topic, _)| *topic) {
+                self.topics.remove(&soonest);
+            }
         }
+        self.topics.insert(topic, Pause { until, length });
         (length, old.is_none())
     }
 

@@ -96,7 +96,8 @@ struct Entry {
     size: u64,
 }
 
-/// What a topic is remembered by. Two topics of one key are taken for one.
+/// What a topic is remembered by. All pictures of a device share one: each has a topic of its own, but who may
+/// write on one may write on all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TopicKey(u64);
 
@@ -105,7 +106,8 @@ impl TopicKey {
     #[must_use]
     pub fn of(topic: &str) -> Self {
         let mut hasher = DefaultHasher::new();
-        topic.hash(&mut hasher);
+        let (stem, _) = topic.split_once("/image/").unwrap_or((topic, ""));
+        stem.hash(&mut hasher);
         TopicKey(hasher.finish())
     }
 }
