@@ -95,8 +95,9 @@ struct Payload {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct SeeArgs {
+pub(crate) struct SeeArgs {
     ask: Option<String>,
     region: Option<String>,
     camera: Option<String>,
@@ -105,8 +106,9 @@ struct SeeArgs {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct DrawArgs {
+pub(crate) struct DrawArgs {
     prompt: String,
     size: Option<String>,
     steps: Option<usize>,
@@ -117,8 +119,9 @@ struct DrawArgs {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct EditArgs {
+pub(crate) struct EditArgs {
     instruction: String,
     camera: Option<String>,
     image: Option<String>,
@@ -131,14 +134,16 @@ struct EditArgs {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct SnapshotArgs {
+pub(crate) struct SnapshotArgs {
     camera: Option<String>,
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct CancelArgs {
+pub(crate) struct CancelArgs {
     /// The command that is called off.
     id: String,
 }

@@ -43,6 +43,8 @@ pub mod outbox;
 mod pending;
 pub mod period;
 pub mod schedule;
+#[cfg(test)]
+mod schemas;
 pub mod security;
 pub mod slot;
 pub mod state;
