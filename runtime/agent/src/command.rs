@@ -29,6 +29,8 @@ pub struct ReplyTo {
     pub topic: Option<String>,
     /// Correlation data that was given.
     pub correlation: Option<Vec<u8>>,
+    /// What the answer says about this device's clock.
+    pub clock: Option<&'static str>,
 }
 
 /// A checked command.
@@ -162,6 +164,7 @@ pub fn parse(
         id: new_id,
         topic: envelope.response_topic.filter(|t| topic::is_publishable(t)),
         correlation: correlation.filter(|c| c.len() <= LONGEST_CORRELATION),
+        clock: None,
     };
     let parsed = read(payload).and_then(|payload| {
         if let Some(id) = &payload.id {

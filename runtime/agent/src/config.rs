@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::camera::Camera;
+use crate::clock::ClockTrust;
 use crate::error::{AgentError, Result};
 use crate::period::{Limit, Period};
 use crate::schedule::Hours;
@@ -47,6 +48,9 @@ pub struct DeviceConfig {
     /// Where state is kept; by default a folder of the user's state directory.
     #[serde(default)]
     pub state: Option<PathBuf>,
+    /// Whom to believe about the time: `auto` (the kernel, battery clocks), or `system`.
+    #[serde(default)]
+    pub clock: ClockTrust,
 }
 
 /// `[broker]`

@@ -13,7 +13,8 @@
 //!   MQTT, checked.
 //! - [`outbox`]: messages on disk until the broker has them; `ballast`: room for a full disk.
 //! - [`link`]: the one task that talks to the broker; [`security`]: certificates, keys, passwords.
-//! - [`keys`]: who may tell a device what to do: ed25519; [`state`]: what must survive a restart.
+//! - [`keys`]: who may tell a device what to do: ed25519; [`state`]: what must survive a restart;
+//!   [`clock`]: whether the time is known.
 //! - `pending`: commands that wait, and may be called off.
 //! - [`worker`]: the one thread that computes.
 //! - [`agent`](mod@agent): [`Agent`], all of it wired together.
@@ -26,6 +27,7 @@ mod area;
 mod ballast;
 
 pub mod camera;
+pub mod clock;
 pub mod command;
 pub mod config;
 pub mod engine;

@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use kinglet_agent::clock::ClockTrust;
 use kinglet_agent::config::{
     BrokerConfig, CameraConfig, DeviceConfig, ModelConfig, OutboxConfig, WatchConfig,
 };
@@ -109,6 +110,7 @@ fn configuration(url: &str, ask: &str) -> Config {
             name: DEVICE.to_owned(),
             groups: Vec::new(),
             state: None,
+            clock: ClockTrust::default(),
         },
         broker: BrokerConfig {
             url: url.to_owned(),
