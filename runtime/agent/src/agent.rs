@@ -19,6 +19,7 @@ use crate::engine::Engine;
 use crate::error::{AgentError, Result};
 use crate::link::{Connection, Incoming, Link};
 use crate::message::{Outcome, Stamped, State, Status, Timing, json, rfc3339};
+use crate::orders::Orders;
 use crate::outbox::Outbox;
 use crate::pending::Pending;
 use crate::schedule;
@@ -129,6 +130,7 @@ impl Agent {
             Arc::clone(&status_changed),
             stopped.clone(),
         ));
+        let orders = Orders::new(&config.commands, kept, Arc::clone(&clock))?;
         let timed = Arc::clone(&clock);
         let link = Link {
             client_id: config.device.name.clone(),
@@ -149,7 +151,7 @@ impl Agent {
             subscriptions: topics.subscriptions(&config.device.groups),
             outbox: Arc::clone(&outbox),
             progress: progress_queue,
-            incoming: incoming(topics, jobs.clone(), outbox, pending, clock),
+            incoming: incoming(topics, jobs.clone(), outbox, pending, clock, orders),
             connection: connection_sender,
             stop: stopped,
         };
@@ -226,20 +228,21 @@ fn incoming(
     outbox: Arc<Outbox>,
     pending: Arc<Pending>,
     clock: Arc<Clock>,
+    orders: Orders,
 ) -> Box<dyn Fn(Incoming) + Send> {
     let made = AtomicU64::new(0);
     Box::new(move |message| {
         let number = made.fetch_add(1, Ordering::Relaxed);
         let now = OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000;
         let id = format!("c{now:x}-{number}");
-        let parsed = command::parse(&message.topic, &message.payload, message.envelope, id);
-        let answer = match parsed {
-            Err((reply, reason)) => Err((reply, reason)),
-            Ok(mut command) => {
-                command.reply.clock = clock.mark();
-                take(command, &jobs, &pending)
-            }
-        };
+        let received = command::receive(&message.topic, &message.payload, message.envelope, id);
+        let answer = received.and_then(|mut received| {
+            received.reply.clock = clock.mark();
+            // First who it is from: its arguments may be large.
+            let admitted = orders.admit(&message.topic, received.sealed.as_ref());
+            admitted.map_err(|reason| (received.reply.clone(), reason))?;
+            take(received.command()?, &jobs, &pending)
+        });
         let answer = match answer {
             Ok(None) => return,
             Ok(Some((reply, cancelled))) => {

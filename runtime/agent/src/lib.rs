@@ -15,6 +15,7 @@
 //! - [`link`]: the one task that talks to the broker; [`security`]: certificates, keys, passwords.
 //! - [`keys`]: who may tell a device what to do: ed25519; [`state`]: what must survive a restart;
 //!   [`clock`]: whether the time is known.
+//! - [`signed`]: the format of signed commands; `orders`: which are obeyed; `nonces`: once each.
 //! - `pending`: commands that wait, and may be called off.
 //! - [`worker`]: the one thread that computes.
 //! - [`agent`](mod@agent): [`Agent`], all of it wired together.
@@ -38,11 +39,14 @@ pub mod keys;
 mod life;
 pub mod link;
 pub mod message;
+mod nonces;
+mod orders;
 pub mod outbox;
 mod pending;
 pub mod period;
 pub mod schedule;
 pub mod security;
+pub mod signed;
 pub mod slot;
 pub mod state;
 pub mod topic;

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use kinglet_agent::clock::ClockTrust;
 use kinglet_agent::config::{
-    BrokerConfig, CameraConfig, DeviceConfig, ModelConfig, OutboxConfig, WatchConfig,
+    BrokerConfig, CameraConfig, CommandsConfig, DeviceConfig, ModelConfig, OutboxConfig,
+    WatchConfig,
 };
 use kinglet_agent::link::Connection;
 use kinglet_agent::{Agent, Config};
@@ -117,6 +118,7 @@ fn configuration(url: &str, ask: &str) -> Config {
             allow_insecure: false,
             ..BrokerConfig::default()
         },
+        commands: CommandsConfig::default(),
         model: ModelConfig::default(),
         outbox: OutboxConfig::default(),
         camera: vec![CameraConfig::new(
