@@ -20,7 +20,17 @@ pub struct Viewer {
 impl Viewer {
     /// Connects and subscribes; returns once the broker has confirmed that.
     pub fn connect(port: u16, id: &str) -> Self {
+        Self::with(MqttOptions::new(id, "127.0.0.1", port))
+    }
+
+    /// Connects as this user.
+    pub fn with_password(port: u16, id: &str, user: &str, password: &str) -> Self {
         let mut options = MqttOptions::new(id, "127.0.0.1", port);
+        options.set_credentials(user, password);
+        Self::with(options)
+    }
+
+    fn with(mut options: MqttOptions) -> Self {
         options.set_max_packet_size(Some(16 << 20));
         let (client, mut connection) = Client::new(options, 16);
         let (sender, messages) = channel();

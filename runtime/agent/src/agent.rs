@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use tokio::sync::{Notify, mpsc, watch};
 
-use crate::camera::{Camera, CameraReport, Report};
+use crate::camera::{Camera, Report};
 use crate::clock::{self, Clock};
 use crate::command::{self, Action, Command, ReplyTo};
 use crate::config::{Config, error};
@@ -19,6 +19,7 @@ use crate::engine::Engine;
 use crate::error::{AgentError, Result};
 use crate::link::{Connection, Incoming, Link};
 use crate::message::{Outcome, Stamped, State, Status, Timing, json, rfc3339};
+use crate::operation::{Metrics, Monitor, Pulse, Server};
 use crate::orders::Orders;
 use crate::outbox::Outbox;
 use crate::pending::Pending;
@@ -53,6 +54,7 @@ pub struct Agent {
     clock: tokio::task::JoinHandle<()>,
     stop: watch::Sender<bool>,
     connection: watch::Receiver<Connection>,
+    monitor: Arc<Monitor>,
 }
 
 impl Agent {
@@ -78,6 +80,8 @@ impl Agent {
         let clock = Arc::new(Clock::new(Arc::clone(&kept), config.device.clock)?);
         let topics = Topics::new(&config.device.name);
         let security = Security::load(&config.broker, folder)?;
+        let server = config.metrics.as_ref().map(|m| Server::bind(&m.listen));
+        let server = server.transpose()?;
 
         let mut slots = HashMap::new();
         let mut reports = BTreeMap::new();
@@ -95,6 +99,17 @@ impl Agent {
         let (jobs, queue) = sync_channel(QUEUE);
         let stopping = Arc::new(AtomicBool::new(false));
         let pending = Arc::new(Pending::default());
+        let pulse = Arc::new(Pulse::default());
+        let metrics = Arc::new(Metrics::default());
+        let (connection_sender, connection) =
+            watch::channel(Connection::Down("not connected yet".to_owned()));
+        let monitor = Arc::new(Monitor {
+            cameras: reports,
+            outbox: Arc::clone(&outbox),
+            connection: connection.clone(),
+            pulse: Arc::clone(&pulse),
+            metrics: Arc::clone(&metrics),
+        });
         let (progress, progress_queue) = mpsc::channel(PROGRESS);
         let worker = Worker {
             engine: Arc::clone(&engine),
@@ -105,21 +120,26 @@ impl Agent {
             stopping: Arc::clone(&stopping),
             pending: Arc::clone(&pending),
             clock: Arc::clone(&clock),
+            pulse,
+            metrics: Arc::clone(&metrics),
         };
         let worker = thread("worker", move || worker.run(&queue))?;
         for watched in watches {
             if let Some(slot) = slots.get(&watched.config.camera) {
                 let (slot, jobs) = (Arc::clone(slot), jobs.clone());
                 let trigger = watched.when.trigger(&watched.config)?;
+                let metrics = Arc::clone(&metrics);
                 threads.push(thread("watch", move || {
-                    watch(&watched, trigger, &slot, &jobs);
+                    watch(&watched, trigger, &slot, &jobs, &metrics);
                 })?);
             }
         }
 
         let (stop, stopped) = watch::channel(false);
-        let (connection_sender, connection) =
-            watch::channel(Connection::Down("not connected yet".to_owned()));
+        if let Some(server) = server {
+            let (monitor, engine) = (Arc::clone(&monitor), Arc::clone(&engine));
+            server.start(monitor, engine, &config.device.name, stopped.clone())?;
+        }
         let status = status(config, engine.as_ref());
         let will = Status {
             state: State::Offline,
@@ -132,6 +152,7 @@ impl Agent {
         ));
         let orders = Orders::new(&config.commands, kept, Arc::clone(&clock))?;
         let timed = Arc::clone(&clock);
+        let monitored = Arc::clone(&monitor);
         let link = Link {
             client_id: config.device.name.clone(),
             security,
@@ -141,7 +162,7 @@ impl Agent {
                 json(&Stamped {
                     payload: &Status {
                         at: Some(rfc3339(OffsetDateTime::now_utc())),
-                        sources: sources(&reports),
+                        sources: monitored.sources(Instant::now()),
                         ..status.clone()
                     },
                     clock: timed.mark(),
@@ -150,8 +171,17 @@ impl Agent {
             status_changed,
             subscriptions: topics.subscriptions(&config.device.groups),
             outbox: Arc::clone(&outbox),
+            metrics: Arc::clone(&metrics),
             progress: progress_queue,
-            incoming: incoming(topics, jobs.clone(), outbox, pending, clock, orders),
+            incoming: incoming(
+                topics,
+                jobs.clone(),
+                outbox,
+                pending,
+                metrics,
+                clock,
+                orders,
+            ),
             connection: connection_sender,
             stop: stopped,
         };
@@ -165,12 +195,18 @@ impl Agent {
             clock: keeping,
             stop,
             connection,
+            monitor,
         })
     }
 
     /// Whether the broker is there, now and as it changes.
     pub fn connection(&self) -> watch::Receiver<Connection> {
         self.connection.clone()
+    }
+
+    /// How it does.
+    pub fn monitor(&self) -> Arc<Monitor> {
+        Arc::clone(&self.monitor)
     }
 
     /// Stops: no new frames; what is being computed is given up; what is stored is sent, if the
@@ -227,6 +263,7 @@ fn incoming(
     jobs: SyncSender<Job>,
     outbox: Arc<Outbox>,
     pending: Arc<Pending>,
+    metrics: Arc<Metrics>,
     clock: Arc<Clock>,
     orders: Orders,
 ) -> Box<dyn Fn(Incoming) + Send> {
@@ -246,12 +283,14 @@ fn incoming(
         let answer = match answer {
             Ok(None) => return,
             Ok(Some((reply, cancelled))) => {
+                metrics.command(true);
                 let outcome = Outcome::Cancelled(cancelled);
                 result(&topics, &reply, outcome, Timing::new())
             }
             Err((mut reply, reason)) => {
                 reply.clock = clock.mark();
                 tracing::warn!(topic = message.topic, "command refused: {reason}");
+                metrics.command(false);
                 refusal(&topics, &reply, &reason)
             }
         };
@@ -321,7 +360,13 @@ async fn keep_time(clock: Arc<Clock>, changed: Arc<Notify>, mut stopped: watch::
 }
 
 /// A watch's thread: every new frame goes past its trigger.
-fn watch(watch: &Arc<Watch>, mut trigger: Box<dyn Trigger>, slot: &Slot, jobs: &SyncSender<Job>) {
+fn watch(
+    watch: &Arc<Watch>,
+    mut trigger: Box<dyn Trigger>,
+    slot: &Slot,
+    jobs: &SyncSender<Job>,
+    metrics: &Metrics,
+) {
     // A rule in words is asked about at its own rate: the worker knows then when an event is due.
     let follow = watch.config.follow.filter(|_| watch.condition.is_none());
     let mut chosen = Instant::now();
@@ -348,6 +393,7 @@ fn watch(watch: &Arc<Watch>, mut trigger: Box<dyn Trigger>, slot: &Slot, jobs: &
             Ok(()) => {}
             Err(TrySendError::Full(_)) => {
                 tracing::warn!(watch = watch.config.name, "busy: a frame was not looked at");
+                metrics.missed(&watch.config.name);
             }
             Err(TrySendError::Disconnected(_)) => return,
         }
@@ -375,15 +421,4 @@ fn status(config: &Config, engine: &dyn Engine) -> Status {
         sources: BTreeMap::new(),
         at: None,
     }
-}
-
-/// How the cameras do. Frames that came and went before a watch had time for them count as dropped.
-fn sources(reports: &BTreeMap<String, (Arc<Report>, Arc<Slot>)>) -> BTreeMap<String, CameraReport> {
-    let now = Instant::now();
-    let read = |(name, (report, slot)): (&String, &(Arc<Report>, Arc<Slot>))| {
-        let mut report = report.read(now);
-        report.dropped += slot.dropped();
-        (name.clone(), report)
-    };
-    reports.iter().map(read).collect()
 }

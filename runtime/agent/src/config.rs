@@ -33,6 +33,9 @@ pub struct Config {
     /// The outbox.
     #[serde(default)]
     pub outbox: OutboxConfig,
+    /// Numbers and health over HTTP.
+    #[serde(default)]
+    pub metrics: Option<MetricsConfig>,
     /// The cameras.
     #[serde(default)]
     pub camera: Vec<CameraConfig>,
@@ -135,6 +138,14 @@ impl Default for OutboxConfig {
             max_bytes: 64 << 20,
         }
     }
+}
+
+/// `[metrics]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetricsConfig {
+    /// An address of this machine alone, `127.0.0.1:9187` say, where `/metrics` and `/health` answer.
+    pub listen: String,
 }
 
 /// `[[camera]]`
@@ -291,6 +302,29 @@ pub struct BrokerAddress {
 pub const LONGEST_QUESTION: usize = 4096;
 
 impl Config {
+    /// A device without cameras.
+    #[must_use]
+    pub fn new(device: &str, broker: &str) -> Self {
+        Config {
+            device: DeviceConfig {
+                name: device.to_owned(),
+                groups: Vec::new(),
+                state: None,
+                clock: ClockTrust::default(),
+            },
+            broker: BrokerConfig {
+                url: broker.to_owned(),
+                ..BrokerConfig::default()
+            },
+            commands: CommandsConfig::default(),
+            model: ModelConfig::default(),
+            outbox: OutboxConfig::default(),
+            metrics: None,
+            camera: Vec::new(),
+            watch: Vec::new(),
+        }
+    }
+
     /// Makes relative paths relative to `folder`.
     pub fn relative_to(&mut self, folder: &Path) {
         let paths = [&mut self.device.state, &mut self.model.file];

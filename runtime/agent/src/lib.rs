@@ -12,10 +12,11 @@
 //! - [`message`]: the payloads on the wire; [`topic`]: their topics; [`command`]: what is asked over
 //!   MQTT, checked.
 //! - [`outbox`]: messages on disk until the broker has them; `ballast`: room for a full disk.
-//! - [`link`]: the one task that talks to the broker; [`security`]: certificates, keys, passwords.
+//! - [`link`]: the one task that talks to the broker; `held`: topics that it refuses; [`security`]: certificates, keys, passwords.
 //! - [`keys`]: who may tell a device what to do: ed25519; [`state`]: what must survive a restart;
 //!   [`clock`]: whether the time is known.
 //! - [`signed`]: the format of signed commands; `orders`: which are obeyed; `nonces`: once each.
+//! - [`operation`]: numbers for Prometheus, and whether all is well.
 //! - `pending`: commands that wait, and may be called off.
 //! - [`worker`]: the one thread that computes.
 //! - [`agent`](mod@agent): [`Agent`], all of it wired together.
@@ -26,7 +27,6 @@
 pub mod agent;
 mod area;
 mod ballast;
-
 pub mod camera;
 pub mod clock;
 pub mod command;
@@ -35,11 +35,13 @@ pub mod engine;
 pub mod error;
 pub mod frame;
 mod gate;
+mod held;
 pub mod keys;
 mod life;
 pub mod link;
 pub mod message;
 mod nonces;
+pub mod operation;
 mod orders;
 pub mod outbox;
 mod pending;

@@ -3,14 +3,18 @@
 //! One message of the outbox is on its way at a time and leaves the outbox on its own
 //! acknowledgement. After a disconnect everything that was not acknowledged is still there and is
 //! sent again, with a fresh client: nothing of the old connection is reused. Progress is not worth
-//! a disk write and takes a bounded queue of its own, which is emptied first.
+//! a disk write and takes a bounded queue of its own, which is emptied first. A message that the broker
+//! refuses, or that would be too large for it, holds up its own topic and no other.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{ConnectProperties, LastWill, Packet, Publish, PublishProperties};
+use rumqttc::v5::mqttbytes::v5::{
+    ConnectProperties, LastWill, Packet, PubAck, PubAckReason, Publish, PublishProperties,
+    SubscribeReasonCode,
+};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
 use rumqttc::{Outgoing, TlsConfiguration, Transport};
 use tokio::sync::{Notify, mpsc, watch};
@@ -18,7 +22,9 @@ use tokio::time::Instant;
 
 use crate::command::{Envelope, LARGEST_COMMAND};
 use crate::config::BrokerAddress;
-use crate::outbox::{Header, Message, Outbox};
+use crate::held::Held;
+use crate::operation::Metrics;
+use crate::outbox::{Class, Header, Message, Outbox, TopicKey};
 use crate::security::Security;
 
 /// Silence after which the broker is asked whether it is still there.
@@ -29,6 +35,8 @@ const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 /// Requests that the client may hold; far more than are ever open.
 const REQUESTS: usize = 64;
+/// What a publish has beside topic, correlation data and payload, at most.
+const PACKET_OVERHEAD: usize = 64;
 /// How often the status is published anew: its counters grow.
 const STATUS: Duration = Duration::from_secs(60);
 /// How long news waits for more news, so that a camera that comes and goes makes few statuses.
@@ -67,6 +75,7 @@ pub(crate) struct Link {
     pub(crate) status_changed: Arc<Notify>,
     pub(crate) subscriptions: Vec<String>,
     pub(crate) outbox: Arc<Outbox>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) progress: mpsc::Receiver<Message>,
     pub(crate) incoming: Box<dyn Fn(Incoming) + Send>,
     pub(crate) connection: watch::Sender<Connection>,
@@ -77,9 +86,10 @@ impl Link {
     /// Runs until it is told to stop; then empties the outbox, says goodbye and ends.
     pub(crate) async fn run(mut self) {
         let mut retry = FIRST_RETRY;
+        let mut held = Held::default();
         loop {
             let (client, events) = AsyncClient::new(self.options(), REQUESTS);
-            let mut session = Session::new(client);
+            let mut session = Session::new(client, held);
             let end = self.session(&mut session, events).await;
             if session.connected {
                 retry = FIRST_RETRY;
@@ -87,6 +97,8 @@ impl Link {
             let End::Broken(e) = end else {
                 return;
             };
+            session.broken();
+            held = session.held;
             let reason = self.explain(&e);
             let news =
                 !matches!(&*self.connection.borrow(), Connection::Down(old) if *old == reason);
@@ -153,17 +165,19 @@ impl Link {
         loop {
             if session.connected {
                 self.send(session);
-                if farewell.is_some() && session.idle() && self.outbox.is_empty() {
+                if farewell.is_some() && session.idle() {
                     return self.leave(session, events).await;
                 }
             }
             let deadline = farewell.unwrap_or_else(|| Instant::now() + KEEP_ALIVE);
+            let again = session.held.next(Instant::now().into_std());
             // Only what is done after the select touches `self`: the client's poll must not be
             // held up, and is safe to be taken up again.
             let woken = tokio::select! {
                 event = events.poll() => Woken::Event(event),
                 () = outbox.stored.notified(), if session.connected => Woken::Stored,
                 () = status_changed.notified(), if session.connected => Woken::News,
+                () = tokio::time::sleep_until(again.unwrap_or_else(|| deadline.into_std()).into()), if session.connected && again.is_some() => Woken::Stored,
                 () = tokio::time::sleep_until(session.status_due), if session.connected => Woken::Status,
                 Some(message) = self.progress.recv(), if session.connected => Woken::Progress(message),
                 _ = stop.wait_for(|stop| *stop), if farewell.is_none() => Woken::Stop,
@@ -190,20 +204,66 @@ impl Link {
         while let Ok(message) = self.progress.try_recv() {
             session.publish(message, None);
         }
-        if session.underway.is_some() {
-            return;
+        while session.underway.is_none() {
+            let now = Instant::now().into_std();
+            match self
+                .outbox
+                .first_of(|topic| !session.held.waits(topic, now))
+            {
+                Ok(Some((_, message))) if session.too_large(&message) => {
+                    let reason = "it is larger than the broker takes";
+                    session.refused(&message.header.topic, reason);
+                    self.metrics.refused.inc();
+                }
+                Ok(Some((key, message))) => {
+                    session.publish(message, Some(key));
+                    return;
+                }
+                Ok(None) => return,
+                Err(e) => {
+                    tracing::error!("{e}");
+                    return;
+                }
+            }
         }
-        match self.outbox.first() {
-            Ok(Some((key, message))) => session.publish(message, Some(key)),
-            Ok(None) => {}
-            Err(e) => tracing::error!("{e}"),
+    }
+
+    /// The broker has answered a publish.
+    fn acknowledged(&mut self, session: &mut Session, ack: &PubAck) {
+        let Some(underway) = session.acknowledged(ack.pkid) else {
+            return;
+        };
+        let taken = matches!(
+            ack.reason,
+            PubAckReason::Success | PubAckReason::NoMatchingSubscribers
+        );
+        if taken {
+            session.held.taken(TopicKey::of(&underway.topic));
+            self.metrics.sent.inc();
+        } else {
+            self.metrics.refused.inc();
+            if underway.class != Class::Reply {
+                session.refused(&underway.topic, &format!("{:?}", ack.reason));
+                return;
+            }
+            // Whoever asked has named a topic that this device may not write on.
+            let topic = underway.topic;
+            tracing::warn!(
+                topic,
+                "the broker refuses an answer, which is lost: {:?}",
+                ack.reason
+            );
+        }
+        if let Err(e) = self.outbox.remove(underway.key) {
+            tracing::error!("{e}");
         }
     }
 
     fn handle(&mut self, session: &mut Session, event: Event) {
         match event {
-            Event::Incoming(Packet::ConnAck(_)) => {
+            Event::Incoming(Packet::ConnAck(ack)) => {
                 session.connected = true;
+                session.largest = ack.properties.and_then(|p| p.max_packet_size);
                 for topic in &self.subscriptions {
                     // The queue holds far more than these; a full one is an error below.
                     if let Err(e) = session.client.try_subscribe(topic, QoS::AtLeastOnce) {
@@ -217,11 +277,12 @@ impl Link {
                 tracing::info!("connected to {host}:{port}, {how}");
             }
             Event::Incoming(Packet::Publish(publish)) => (self.incoming)(incoming(publish)),
-            Event::Incoming(Packet::PubAck(ack)) => {
-                if let Some(key) = session.acknowledged(ack.pkid)
-                    && let Err(e) = self.outbox.remove(key)
-                {
-                    tracing::error!("{e}");
+            Event::Incoming(Packet::PubAck(ack)) => self.acknowledged(session, &ack),
+            Event::Incoming(Packet::SubAck(ack)) => {
+                for code in ack.return_codes {
+                    if !matches!(code, SubscribeReasonCode::Success(_)) {
+                        tracing::warn!("the broker refuses commands to this device: {code:?}");
+                    }
                 }
             }
             Event::Outgoing(Outgoing::Publish(pkid)) => session.sent(pkid),
@@ -237,11 +298,7 @@ impl Link {
             loop {
                 match events.poll().await {
                     Ok(Event::Outgoing(Outgoing::Publish(pkid))) => session.sent(pkid),
-                    Ok(Event::Incoming(Packet::PubAck(ack))) => {
-                        if let Some(key) = session.acknowledged(ack.pkid) {
-                            let _ = self.outbox.remove(key);
-                        }
-                    }
+                    Ok(Event::Incoming(Packet::PubAck(ack))) => self.acknowledged(session, &ack),
                     Ok(Event::Outgoing(Outgoing::Disconnect)) | Err(_) => return,
                     Ok(_) => {}
                 }
@@ -275,26 +332,70 @@ enum End {
 struct Session {
     client: AsyncClient,
     connected: bool,
+    /// The largest packet that the broker takes, in bytes, if it says so.
+    largest: Option<u32>,
+    /// Topics that the broker does not take messages on.
+    held: Held,
     /// When the status is published next.
     status_due: Instant,
     /// The message of the outbox that is on its way.
-    underway: Option<u64>,
+    underway: Option<Underway>,
     /// Publishes that the client has taken and not sent yet, in order: the outbox's key, if any.
     taken: VecDeque<Option<u64>>,
     /// Publishes that have been sent and not acknowledged: packet id and the outbox's key.
     sent: Vec<(u16, Option<u64>)>,
 }
 
+/// A message of the outbox that has been handed over.
+struct Underway {
+    key: u64,
+    topic: String,
+    class: Class,
+}
+
 impl Session {
-    fn new(client: AsyncClient) -> Self {
+    fn new(client: AsyncClient, held: Held) -> Self {
         Session {
             client,
             connected: false,
+            largest: None,
+            held,
             status_due: Instant::now() + STATUS,
             underway: None,
             taken: VecDeque::new(),
             sent: Vec::new(),
         }
+    }
+
+    /// The broker does not take a message, which waits, and others of its topic behind it.
+    fn refused(&mut self, topic: &str, reason: &str) {
+        let now = Instant::now().into_std();
+        let (pause, news) = self.held.refused(TopicKey::of(topic), now);
+        if news {
+            let seconds = pause.as_secs();
+            tracing::error!(
+                topic,
+                "the broker refuses a message: {reason}; tried again in {seconds} s"
+            );
+        }
+    }
+
+    /// The connection has ended. A message that was on its way each time may be why.
+    fn broken(&mut self) {
+        if let Some(underway) = self.underway.take()
+            && self.held.broken(underway.key)
+        {
+            self.refused(&underway.topic, "the connection ends whenever it is sent");
+        }
+    }
+
+    fn too_large(&self, message: &Message) -> bool {
+        let Header {
+            topic, correlation, ..
+        } = &message.header;
+        let beside = topic.len() + correlation.as_ref().map_or(0, Vec::len) + PACKET_OVERHEAD;
+        let size = message.payload.len() + beside;
+        self.largest.is_some_and(|largest| size > largest as usize)
     }
 
     fn idle(&self) -> bool {
@@ -307,7 +408,7 @@ impl Session {
             retain,
             content_type,
             correlation,
-            ..
+            class,
         } = message.header;
         let properties = PublishProperties {
             content_type: Some(content_type),
@@ -315,7 +416,7 @@ impl Session {
             ..PublishProperties::default()
         };
         let taken = self.client.try_publish_with_properties(
-            topic,
+            topic.clone(),
             QoS::AtLeastOnce,
             retain,
             message.payload,
@@ -324,16 +425,16 @@ impl Session {
         // A full queue: a message of the outbox is tried again, progress is not missed.
         if taken.is_ok() {
             self.taken.push_back(key);
-            if key.is_some() {
-                self.underway = key;
-            }
+            self.underway = key
+                .map(|key| Underway { key, topic, class })
+                .or(self.underway.take());
         }
     }
 
     fn status(&mut self, topic: &str, payload: Vec<u8>) {
         let header = Header {
             topic: topic.to_owned(),
-            class: crate::outbox::Class::Event,
+            class: Class::Event,
             retain: true,
             content_type: "application/json".to_owned(),
             correlation: None,
@@ -348,14 +449,11 @@ impl Session {
         }
     }
 
-    /// The outbox's key of the publish with this packet id, if it has one.
-    fn acknowledged(&mut self, pkid: u16) -> Option<u64> {
+    /// The message of the outbox that this packet id was given to, if it is one.
+    fn acknowledged(&mut self, pkid: u16) -> Option<Underway> {
         let at = self.sent.iter().position(|(id, _)| *id == pkid)?;
         let (_, key) = self.sent.swap_remove(at);
-        if key.is_some() {
-            self.underway = None;
-        }
-        key
+        key.and_then(|key| self.underway.take_if(|underway| underway.key == key))
     }
 }
 

@@ -22,6 +22,17 @@ pub enum EventType {
     End,
 }
 
+impl EventType {
+    /// As it is written.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            EventType::New => "new",
+            EventType::Update => "update",
+            EventType::End => "end",
+        }
+    }
+}
+
 /// `kinglet/D/event`
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Event {

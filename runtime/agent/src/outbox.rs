@@ -1,6 +1,7 @@
 //! Messages on disk until the broker has them. A message counts as stored only after it is on disk.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -83,8 +84,32 @@ struct Disk {
 
 #[derive(Debug, Default)]
 struct Index {
-    messages: BTreeMap<u64, (Class, u64)>,
+    messages: BTreeMap<u64, Entry>,
     bytes: u64,
+}
+
+/// What is known of a message without reading it.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    class: Class,
+    topic: TopicKey,
+    size: u64,
+}
+
+/// What a topic is remembered by. All pictures of a device share one: each has a topic of its own, but who may
+/// write on one may write on all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TopicKey(u64);
+
+impl TopicKey {
+    /// The key of a topic.
+    #[must_use]
+    pub fn of(topic: &str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        let (stem, _) = topic.split_once("/image/").unwrap_or((topic, ""));
+        stem.hash(&mut hasher);
+        TopicKey(hasher.finish())
+    }
 }
 
 impl Outbox {
@@ -135,8 +160,8 @@ impl Outbox {
             try_write(database, index, self.max_bytes, counter, build)
         });
         let stored = stored.map_err(|e| refuse(&self.path, &e))?;
-        for (key, class, size) in stored.added {
-            disk.index.insert(key, class, size);
+        for (key, entry) in stored.added {
+            disk.index.insert(key, entry);
         }
         for key in stored.dropped {
             disk.index.remove(key);
@@ -151,9 +176,18 @@ impl Outbox {
     /// # Errors
     /// [`AgentError::State`] if it cannot be read.
     pub fn first(&self) -> Result<Option<(u64, Message)>> {
+        self.first_of(|_| true)
+    }
+
+    /// The oldest message on one of the topics that are `wanted`, and its key.
+    ///
+    /// # Errors
+    /// [`AgentError::State`] if it cannot be read.
+    pub fn first_of(&self, wanted: impl Fn(TopicKey) -> bool) -> Result<Option<(u64, Message)>> {
         let mut disk = self.lock();
         let first = self.on_disk(&mut disk, |database, index, _| {
-            let Some(key) = index.messages.keys().next().copied() else {
+            let first = index.messages.iter().find(|(_, e)| wanted(e.topic));
+            let Some((&key, _)) = first else {
                 return Ok(None);
             };
             Ok(read(database, key)?.map(|message| (key, message)))
@@ -188,6 +222,11 @@ impl Outbox {
     /// How many messages wait.
     pub fn len(&self) -> usize {
         self.lock().index.messages.len()
+    }
+
+    /// How many bytes wait.
+    pub fn bytes(&self) -> u64 {
+        self.lock().index.bytes
     }
 
     /// Whether nothing waits.
@@ -252,8 +291,13 @@ fn open(path: &Path, arrived: &BTreeSet<u64>) -> Answer<(Database, Index)> {
         }
         let payload = payloads.get(key.value())?;
         let size = header.value().len() + payload.map_or(0, |p| p.value().len());
-        let class = parse_header(header.value()).map_or(Class::Picture, |h| h.class);
-        index.insert(key.value(), class, size as u64);
+        let header = parse_header(header.value());
+        let entry = Entry {
+            class: header.as_ref().map_or(Class::Picture, |h| h.class),
+            topic: TopicKey::of(header.as_ref().map_or("", |h| &h.topic)),
+            size: size as u64,
+        };
+        index.insert(key.value(), entry);
     }
     Ok((database, index))
 }
@@ -287,7 +331,12 @@ fn try_write(
             let size = (header.len() + message.payload.len()) as u64;
             headers.insert(key, header.as_slice())?;
             payloads.insert(key, message.payload.as_slice())?;
-            stored.added.push((key, message.header.class, size));
+            let entry = Entry {
+                class: message.header.class,
+                topic: TopicKey::of(&message.header.topic),
+                size,
+            };
+            stored.added.push((key, entry));
             bytes += size;
         }
         counters.insert(KEYS, key)?;
@@ -296,13 +345,11 @@ fn try_write(
         let mut old: Vec<(Class, u64, u64)> = index
             .messages
             .iter()
-            .map(|(key, (class, size))| (*class, *key, *size))
+            .map(|(key, entry)| (entry.class, *key, entry.size))
             .collect();
         old.sort_unstable();
-        let new = stored
-            .added
-            .iter()
-            .map(|(key, class, size)| (*class, *key, *size));
+        let added = stored.added.iter();
+        let new = added.map(|(key, entry)| (entry.class, *key, entry.size));
         for (_, key, size) in old.into_iter().chain(new) {
             if bytes <= max_bytes {
                 break;
@@ -351,19 +398,19 @@ fn read(database: &Database, key: u64) -> Answer<Option<Message>> {
 
 #[derive(Default)]
 struct Stored {
-    added: Vec<(u64, Class, u64)>,
+    added: Vec<(u64, Entry)>,
     dropped: Vec<u64>,
 }
 
 impl Index {
-    fn insert(&mut self, key: u64, class: Class, size: u64) {
-        self.messages.insert(key, (class, size));
-        self.bytes += size;
+    fn insert(&mut self, key: u64, entry: Entry) {
+        self.messages.insert(key, entry);
+        self.bytes += entry.size;
     }
 
     fn remove(&mut self, key: u64) {
-        if let Some((_, size)) = self.messages.remove(&key) {
-            self.bytes -= size;
+        if let Some(entry) = self.messages.remove(&key) {
+            self.bytes -= entry.size;
         }
     }
 }

@@ -16,6 +16,7 @@ mod failure;
 mod interrupt;
 mod lock;
 mod model;
+mod service;
 
 use std::process::ExitCode;
 

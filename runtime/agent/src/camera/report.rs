@@ -56,6 +56,8 @@ pub enum CameraState {
 pub(crate) struct Report {
     asked: f64,
     inner: Mutex<Inner>,
+    /// When the camera's thread was heard of last.
+    heard: Mutex<Instant>,
     /// Told when the camera begins to fail and when it has recovered.
     changed: Arc<Notify>,
 }
@@ -78,8 +80,25 @@ impl Report {
         Report {
             asked,
             inner: Mutex::default(),
+            heard: Mutex::new(Instant::now()),
             changed,
         }
+    }
+
+    /// Frames a second that are asked for.
+    pub(crate) fn asked(&self) -> f64 {
+        self.asked
+    }
+
+    /// For how long nothing was heard of the camera's thread.
+    pub(crate) fn silence(&self, now: Instant) -> Duration {
+        let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        now.saturating_duration_since(heard)
+    }
+
+    /// A sign of life.
+    fn hear(&self) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
     /// What to tell the world now.
@@ -111,6 +130,7 @@ impl Report {
 
     /// A frame came. Returns whether the camera had failed before.
     pub(super) fn frame(&self, now: Instant) -> bool {
+        self.hear();
         let mut inner = self.lock();
         inner.frames += 1;
         inner.in_a_row = 0;
@@ -128,12 +148,14 @@ impl Report {
     }
 
     pub(super) fn dropped(&self, frames: u64) {
+        self.hear();
         let mut inner = self.lock();
         inner.dropped = inner.dropped.saturating_add(frames);
     }
 
     /// A frame is damaged. A camera whose frames all are has failed.
     pub(super) fn error(&self, reason: &str) {
+        self.hear();
         let mut inner = self.lock();
         inner.errors += 1;
         inner.in_a_row += 1;
@@ -146,6 +168,7 @@ impl Report {
 
     /// No frames come, or none can be had. Returns whether this is news.
     pub(super) fn failed(&self, reason: &str) -> bool {
+        self.hear();
         let reason = short(reason);
         let mut inner = self.lock();
         inner.reconnects += 1;

@@ -163,6 +163,7 @@ impl Worker {
             tracing::error!(watch = watch.name, "the event is lost: {e}");
             return None;
         }
+        self.metrics.event(&watch.name, kind.name());
         Some(given)
     }
 }

@@ -23,6 +23,7 @@ use crate::engine::{DrawRequest, Engine, EngineError, Form, Progress, Question, 
 use crate::frame::{Frame, Picture};
 use crate::life::Life;
 use crate::message::{Outcome, Reply, Stamped, Timing, json};
+use crate::operation::{Metrics, Pulse};
 use crate::outbox::{Class, Header, Message, Outbox};
 use crate::pending::Pending;
 use crate::slot::Slot;
@@ -69,6 +70,9 @@ pub(crate) struct Worker {
     /// The commands, which may be called off.
     pub(crate) pending: Arc<Pending>,
     pub(crate) clock: Arc<Clock>,
+    /// Signs of life.
+    pub(crate) pulse: Arc<Pulse>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Worker {
@@ -77,6 +81,7 @@ impl Worker {
         let mut answers = VecDeque::new();
         let mut lives: HashMap<String, Life> = HashMap::new();
         while let Ok(job) = jobs.recv() {
+            self.pulse.beat(Instant::now());
             match job {
                 Job::Look {
                     watch,
@@ -93,6 +98,7 @@ impl Worker {
                     self.pending.leave(&command.reply.id);
                 }
             }
+            self.pulse.rest();
         }
     }
 
@@ -108,35 +114,41 @@ impl Worker {
             self.keep(messages.clone());
             return;
         }
-        let messages = if command
-            .expires
-            .is_some_and(|t| t < OffsetDateTime::now_utc())
-        {
-            vec![refusal(&self.topics, reply, "it has expired")]
-        } else if self.pending.is_cancelled() {
-            vec![refusal(&self.topics, reply, "cancelled")]
-        } else {
-            match &command.action {
-                Action::See { question, look } => self.answer(reply, question, look, since),
-                Action::Draw(request) => self.drawing(reply, request, since, &mut |progress| {
-                    self.engine.draw(request, progress)
-                }),
-                Action::Edit { request, look } => match self.find(look) {
-                    Ok(picture) => self.drawing(reply, request, since, &mut |progress| {
-                        self.engine.edit(&picture, request, progress)
-                    }),
-                    Err(e) => vec![refusal(&self.topics, reply, &e)],
-                },
-                Action::Snapshot(camera) => self.snapshot(reply, camera.clone(), since),
-                // Called off at once, and never put into the queue.
-                Action::Cancel(_) => Vec::new(),
-            }
-        };
+        let done = self.work(command, since);
+        self.metrics.command(done.is_ok());
+        let messages = done.unwrap_or_else(|e| vec![refusal(&self.topics, reply, &e)]);
         if answers.len() == ANSWERS {
             answers.pop_front();
         }
         answers.push_back((reply.id.clone(), messages.clone()));
         self.keep(messages);
+    }
+
+    /// Does what a command says. What comes out is its answer, or why there is none.
+    fn work(&self, command: &Command, since: Instant) -> Result<Vec<Message>, String> {
+        let reply = &command.reply;
+        let now = OffsetDateTime::now_utc();
+        if command.expires.is_some_and(|t| t < now) {
+            return Err("it has expired".to_owned());
+        }
+        if self.pending.is_cancelled() {
+            return Err("cancelled".to_owned());
+        }
+        match &command.action {
+            Action::See { question, look } => self.answer(reply, question, look, since),
+            Action::Draw(request) => self.drawing(reply, request, since, &mut |progress| {
+                self.engine.draw(request, progress)
+            }),
+            Action::Edit { request, look } => {
+                let picture = self.find(look)?;
+                self.drawing(reply, request, since, &mut |progress| {
+                    self.engine.edit(&picture, request, progress)
+                })
+            }
+            Action::Snapshot(camera) => self.snapshot(reply, camera.clone(), since),
+            // Called off at once, and never put into the queue.
+            Action::Cancel(_) => Ok(Vec::new()),
+        }
     }
 
     fn answer(
@@ -145,40 +157,41 @@ impl Worker {
         question: &Question,
         look: &Look,
         since: Instant,
-    ) -> Vec<Message> {
+    ) -> Result<Vec<Message>, String> {
         let started = Instant::now();
-        let answer = self
-            .find(look)
-            .and_then(|picture| self.see(&picture, question).map_err(|e| e.to_string()));
-        vec![match answer {
-            Ok(answer) => {
-                let timing = timing(since, started, "see");
-                let outcome = Outcome::Answer(answer);
-                result(&self.topics, reply, outcome, timing)
-            }
-            Err(e) => refusal(&self.topics, reply, &e),
-        }]
+        let picture = self.find(look)?;
+        let answer = self.see(&picture, question).map_err(|e| e.to_string())?;
+        let timing = timing(since, started, "see");
+        let outcome = Outcome::Answer(answer);
+        Ok(vec![result(&self.topics, reply, outcome, timing)])
     }
 
-    fn snapshot(&self, reply: &ReplyTo, camera: Option<String>, since: Instant) -> Vec<Message> {
+    fn snapshot(
+        &self,
+        reply: &ReplyTo,
+        camera: Option<String>,
+        since: Instant,
+    ) -> Result<Vec<Message>, String> {
         let started = Instant::now();
-        let frame = self.find(&Look::Camera(camera));
-        match frame.and_then(|frame| frame.to_jpeg()) {
-            Ok(jpeg) => {
-                let topic = self.topics.image(&reply.id);
-                let outcome = Outcome::Picture(topic.clone());
-                vec![
-                    picture(&topic, "image/jpeg", false, jpeg),
-                    result(
-                        &self.topics,
-                        reply,
-                        outcome,
-                        timing(since, started, "snapshot"),
-                    ),
-                ]
-            }
-            Err(e) => vec![refusal(&self.topics, reply, &e)],
-        }
+        let jpeg = self.find(&Look::Camera(camera))?.to_jpeg()?;
+        let timing = timing(since, started, "snapshot");
+        Ok(self.delivery(reply, "image/jpeg", jpeg, timing))
+    }
+
+    /// A picture and the result that names it.
+    fn delivery(
+        &self,
+        reply: &ReplyTo,
+        content_type: &str,
+        bytes: Vec<u8>,
+        timing: Timing,
+    ) -> Vec<Message> {
+        let topic = self.topics.image(&reply.id);
+        let outcome = Outcome::Picture(topic.clone());
+        vec![
+            picture(&topic, content_type, false, bytes),
+            result(&self.topics, reply, outcome, timing),
+        ]
     }
 
     fn drawing(
@@ -187,7 +200,7 @@ impl Worker {
         request: &DrawRequest,
         since: Instant,
         work: &mut dyn FnMut(Progress<'_>) -> Result<Picture, EngineError>,
-    ) -> Vec<Message> {
+    ) -> Result<Vec<Message>, String> {
         let started = Instant::now();
         let mut progress = |step: Step<'_>| {
             let payload = Reply::Progress {
@@ -204,26 +217,16 @@ impl Worker {
             self.go_on()
         };
         let drawn = guarded(|| work(&mut progress));
-        let png = drawn
-            .map_err(|e| e.to_string())
-            .and_then(|picture| picture.to_png());
-        match png {
-            Ok(png) => {
-                let timing = timing(since, started, "draw");
-                let topic = self.topics.image(&reply.id);
-                let outcome = Outcome::Picture(topic.clone());
-                vec![
-                    picture(&topic, "image/png", false, png),
-                    result(&self.topics, reply, outcome, timing),
-                ]
-            }
-            Err(e) => vec![refusal(&self.topics, reply, &e)],
-        }
+        self.metrics.took("draw", started.elapsed());
+        let png = drawn.map_err(|e| e.to_string())?.to_png()?;
+        Ok(self.delivery(reply, "image/png", png, timing(since, started, "draw")))
     }
 
     /// Asks the engine.
     fn see(&self, picture: &Picture, question: &Question) -> Result<Value, EngineError> {
+        let started = Instant::now();
         let answer = guarded(|| self.engine.see(picture, question, &mut |_| self.go_on()))?;
+        self.metrics.took("see", started.elapsed());
         match question.form {
             Form::Text | Form::YesOrNo => Ok(Value::String(answer)),
             Form::Schema(_) => serde_json::from_str(&answer)
@@ -231,7 +234,9 @@ impl Worker {
         }
     }
 
+    /// A token or a step is done: whether there is to be another one.
     fn go_on(&self) -> ControlFlow<()> {
+        self.pulse.beat(Instant::now());
         if self.stopping.load(Ordering::Relaxed) || self.pending.is_cancelled() {
             ControlFlow::Break(())
         } else {

@@ -63,6 +63,8 @@ fn events(watch: &str, frames: &[(u8, bool)]) -> Vec<(String, String, String)> {
         stopping: Arc::default(),
         pending: Arc::default(),
         clock: Arc::new(clock),
+        pulse: Arc::default(),
+        metrics: Arc::default(),
     };
     let text = format!("name = 'day'\ncamera = 'door'\nask = 'how bright?'\n{watch}");
     let config: WatchConfig = toml::from_str(&text).unwrap();

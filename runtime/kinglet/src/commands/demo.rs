@@ -7,11 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use kinglet_agent::clock::ClockTrust;
-use kinglet_agent::config::{
-    BrokerConfig, CameraConfig, CommandsConfig, DeviceConfig, ModelConfig, OutboxConfig,
-    WatchConfig,
-};
+use kinglet_agent::config::{CameraConfig, WatchConfig};
 use kinglet_agent::link::Connection;
 use kinglet_agent::{Agent, Config};
 use kinglet_container::atomic;
@@ -106,26 +102,11 @@ pub(crate) fn run(cli: &Cli, args: &DemoArgs) -> Outcome {
 }
 
 fn configuration(url: &str, ask: &str) -> Config {
+    let source = format!("folder:clip?fps={FRAME_RATE}");
     Config {
-        device: DeviceConfig {
-            name: DEVICE.to_owned(),
-            groups: Vec::new(),
-            state: None,
-            clock: ClockTrust::default(),
-        },
-        broker: BrokerConfig {
-            url: url.to_owned(),
-            allow_insecure: false,
-            ..BrokerConfig::default()
-        },
-        commands: CommandsConfig::default(),
-        model: ModelConfig::default(),
-        outbox: OutboxConfig::default(),
-        camera: vec![CameraConfig::new(
-            "clip",
-            &format!("folder:clip?fps={FRAME_RATE}"),
-        )],
+        camera: vec![CameraConfig::new("clip", &source)],
         watch: vec![WatchConfig::new("who", "clip", "motion", ask)],
+        ..Config::new(DEVICE, url)
     }
 }
 

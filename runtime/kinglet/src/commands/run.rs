@@ -8,7 +8,7 @@ use kinglet_agent::{Agent, Config};
 use crate::cli::{Cli, RunArgs};
 use crate::engine::ModelEngine;
 use crate::failure::{Failure, Outcome};
-use crate::{lock, model};
+use crate::{lock, model, service};
 
 pub(crate) fn run(cli: &Cli, args: &RunArgs) -> Outcome {
     super::log("info");
@@ -32,8 +32,12 @@ pub(crate) fn run(cli: &Cli, args: &RunArgs) -> Outcome {
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         let agent = Agent::start(&config, folder, &state, engine)?;
-        interrupted().await?;
+        tokio::select! {
+            ended = interrupted() => ended?,
+            () = service::serve(agent.monitor()) => {}
+        }
         tracing::info!("stopping");
+        service::stopping();
         agent.stop().await;
         Ok(())
     })
@@ -65,9 +69,13 @@ pub(crate) async fn interrupted() -> Outcome {
     Ok(())
 }
 
-/// `$XDG_STATE_HOME/kinglet/DEVICE`, by default below `~/.local/state`.
+/// `$STATE_DIRECTORY` that systemd gives, else `$XDG_STATE_HOME/kinglet/DEVICE`, by default below
+/// `~/.local/state`.
 fn default_state(device: &str) -> Outcome<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty());
+    if let Some(given) = set("STATE_DIRECTORY") {
+        return Ok(PathBuf::from(given));
+    }
     let base = match (set("XDG_STATE_HOME"), set("HOME")) {
         (Some(state), _) => PathBuf::from(state),
         (None, Some(home)) => PathBuf::from(home).join(".local/state"),
