@@ -1,7 +1,8 @@
-//! Commands over MQTT.
+//! Commands over MQTT, signed ones too.
 #![no_main]
 
-use kinglet_agent::command::{Envelope, parse};
+use kinglet_agent::command::{Envelope, receive};
+use kinglet_agent::signed;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: (String, Vec<u8>, Option<String>)| {
@@ -10,8 +11,23 @@ fuzz_target!(|data: (String, Vec<u8>, Option<String>)| {
         response_topic,
         correlation: None,
     };
-    for name in [name.as_str(), "see", "draw"] {
+    // What a signature would stand on, in a payload that holds it whole.
+    let text = String::from_utf8_lossy(&payload);
+    let key = format!("ed25519:{}", "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=");
+    let sealed = serde_json::json!({ "signed": text, "key": key, "signature": name });
+    let sealed = sealed.to_string().into_bytes();
+    for name in [name.as_str(), "see", "draw", "set"] {
         let topic = format!("kinglet/porch/command/{name}");
-        let _ = parse(&topic, &payload, envelope.clone(), "new".to_owned());
+        for payload in [&payload, &sealed] {
+            let received = receive(&topic, payload, envelope.clone(), "new".to_owned());
+            if let Ok(received) = received {
+                if let Some(sealed) = &received.sealed {
+                    let nobody = sealed.check(&topic, &[key.parse().expect("a public key")]);
+                    assert!(nobody.is_err(), "nobody has this key");
+                }
+                let _ = received.command();
+            }
+        }
     }
+    let _ = signed::read(&payload);
 });

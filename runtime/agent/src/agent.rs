@@ -12,18 +12,21 @@ use time::OffsetDateTime;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::camera::{Camera, Report};
+use crate::clock::{self, Clock};
 use crate::command::{self, Action, Command, ReplyTo};
 use crate::config::{Config, error};
 use crate::engine::Engine;
 use crate::error::{AgentError, Result};
 use crate::link::{Connection, Incoming, Link};
-use crate::message::{Outcome, State, Status, Timing, json, rfc3339};
+use crate::message::{Outcome, Stamped, State, Status, Timing, json, rfc3339};
 use crate::operation::{Metrics, Monitor, Pulse, Server};
+use crate::orders::Orders;
 use crate::outbox::Outbox;
 use crate::pending::Pending;
 use crate::schedule;
 use crate::security::Security;
 use crate::slot::Slot;
+use crate::state;
 use crate::topic::Topics;
 use crate::trigger::Trigger;
 use crate::watch::Watch;
@@ -35,6 +38,10 @@ const PROGRESS: usize = 32;
 const WATCH_WAIT: Duration = Duration::from_millis(500);
 /// The outbox's file in the state directory.
 const OUTBOX: &str = "outbox.redb";
+/// The file of what else survives a restart.
+const STATE: &str = "state.redb";
+/// How often it is looked whether the time is known now.
+const CLOCK: Duration = Duration::from_secs(5);
 
 /// A running agent.
 pub struct Agent {
@@ -44,6 +51,7 @@ pub struct Agent {
     stopping: Arc<AtomicBool>,
     jobs: SyncSender<Job>,
     link: tokio::task::JoinHandle<()>,
+    clock: tokio::task::JoinHandle<()>,
     stop: watch::Sender<bool>,
     connection: watch::Receiver<Connection>,
     monitor: Arc<Monitor>,
@@ -68,6 +76,8 @@ impl Agent {
             reason: e.to_string(),
         })?;
         let outbox = Arc::new(Outbox::open(&state.join(OUTBOX), config.outbox.max_bytes)?);
+        let kept = Arc::new(state::State::open(&state.join(STATE))?);
+        let clock = Arc::new(Clock::new(Arc::clone(&kept), config.device.clock)?);
         let topics = Topics::new(&config.device.name);
         let security = Security::load(&config.broker, folder)?;
         let server = config.metrics.as_ref().map(|m| Server::bind(&m.listen));
@@ -109,6 +119,7 @@ impl Agent {
             progress,
             stopping: Arc::clone(&stopping),
             pending: Arc::clone(&pending),
+            clock: Arc::clone(&clock),
             pulse,
             metrics: Arc::clone(&metrics),
         };
@@ -134,6 +145,13 @@ impl Agent {
             state: State::Offline,
             ..status.clone()
         };
+        let keeping = tokio::spawn(keep_time(
+            Arc::clone(&clock),
+            Arc::clone(&status_changed),
+            stopped.clone(),
+        ));
+        let orders = Orders::new(&config.commands, kept, Arc::clone(&clock))?;
+        let timed = Arc::clone(&clock);
         let monitored = Arc::clone(&monitor);
         let link = Link {
             client_id: config.device.name.clone(),
@@ -141,10 +159,13 @@ impl Agent {
             status_topic: topics.status(),
             will: json(&will),
             online: Box::new(move || {
-                json(&Status {
-                    at: Some(rfc3339(OffsetDateTime::now_utc())),
-                    sources: monitored.sources(Instant::now()),
-                    ..status.clone()
+                json(&Stamped {
+                    payload: &Status {
+                        at: Some(rfc3339(OffsetDateTime::now_utc())),
+                        sources: monitored.sources(Instant::now()),
+                        ..status.clone()
+                    },
+                    clock: timed.mark(),
                 })
             }),
             status_changed,
@@ -152,7 +173,15 @@ impl Agent {
             outbox: Arc::clone(&outbox),
             metrics: Arc::clone(&metrics),
             progress: progress_queue,
-            incoming: incoming(topics, jobs.clone(), outbox, pending, metrics),
+            incoming: incoming(
+                topics,
+                jobs.clone(),
+                outbox,
+                pending,
+                metrics,
+                clock,
+                orders,
+            ),
             connection: connection_sender,
             stop: stopped,
         };
@@ -163,6 +192,7 @@ impl Agent {
             stopping,
             jobs,
             link: tokio::spawn(link.run()),
+            clock: keeping,
             stop,
             connection,
             monitor,
@@ -196,6 +226,7 @@ impl Agent {
         drop(self.jobs);
         self.stop.send_replace(true);
         let _ = self.link.await;
+        let _ = self.clock.await;
         // The link held the last sender of the queue, so the worker ends after its last job.
         let worker = self.worker;
         let _ = tokio::task::spawn_blocking(move || worker.join()).await;
@@ -233,17 +264,22 @@ fn incoming(
     outbox: Arc<Outbox>,
     pending: Arc<Pending>,
     metrics: Arc<Metrics>,
+    clock: Arc<Clock>,
+    orders: Orders,
 ) -> Box<dyn Fn(Incoming) + Send> {
     let made = AtomicU64::new(0);
     Box::new(move |message| {
         let number = made.fetch_add(1, Ordering::Relaxed);
         let now = OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000;
         let id = format!("c{now:x}-{number}");
-        let parsed = command::parse(&message.topic, &message.payload, message.envelope, id);
-        let answer = match parsed {
-            Err((reply, reason)) => Err((reply, reason)),
-            Ok(command) => take(command, &jobs, &pending),
-        };
+        let received = command::receive(&message.topic, &message.payload, message.envelope, id);
+        let answer = received.and_then(|mut received| {
+            received.reply.clock = clock.mark();
+            // First who it is from: its arguments may be large.
+            let admitted = orders.admit(&message.topic, received.sealed.as_ref());
+            admitted.map_err(|reason| (received.reply.clone(), reason))?;
+            take(received.command()?, &jobs, &pending)
+        });
         let answer = match answer {
             Ok(None) => return,
             Ok(Some((reply, cancelled))) => {
@@ -251,7 +287,8 @@ fn incoming(
                 let outcome = Outcome::Cancelled(cancelled);
                 result(&topics, &reply, outcome, Timing::new())
             }
-            Err((reply, reason)) => {
+            Err((mut reply, reason)) => {
+                reply.clock = clock.mark();
                 tracing::warn!(topic = message.topic, "command refused: {reason}");
                 metrics.command(false);
                 refusal(&topics, &reply, &reason)
@@ -290,6 +327,36 @@ fn take(
         pending.leave(&reply.id);
         (reply, format!("busy: {QUEUE} jobs are waiting already"))
     })
+}
+
+/// Writes the last known time now and then, and at the end; says once when the time has become known.
+async fn keep_time(clock: Arc<Clock>, changed: Arc<Notify>, mut stopped: watch::Receiver<bool>) {
+    let mut kept: Option<Instant> = None;
+    let mut known = clock.known().is_some();
+    if !known {
+        tracing::warn!("{}", clock.complaint());
+    }
+    loop {
+        let stop = tokio::select! {
+            () = tokio::time::sleep(CLOCK) => false,
+            _ = stopped.wait_for(|stop| *stop) => true,
+        };
+        let knows = clock.known().is_some();
+        if knows != known {
+            known = knows;
+            tracing::info!(known, "clock");
+            changed.notify_one();
+        }
+        if knows && (stop || kept.is_none_or(|at| at.elapsed() >= clock::KEPT)) {
+            if let Err(e) = clock.keep() {
+                tracing::error!("{e}");
+            }
+            kept = Some(Instant::now());
+        }
+        if stop {
+            return;
+        }
+    }
 }
 
 /// A watch's thread: every new frame goes past its trigger.

@@ -11,6 +11,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::config::LONGEST_QUESTION;
 use crate::engine::{DrawRequest, Form, Question};
 use crate::frame::Picture;
+use crate::signed::{self, Sealed};
 use crate::topic;
 
 /// The largest command, in bytes: room for a picture in base64.
@@ -29,6 +30,8 @@ pub struct ReplyTo {
     pub topic: Option<String>,
     /// Correlation data that was given.
     pub correlation: Option<Vec<u8>>,
+    /// What the answer says about this device's clock.
+    pub clock: Option<&'static str>,
 }
 
 /// A checked command.
@@ -151,52 +154,100 @@ pub(crate) struct CancelArgs {
 /// What is asked when a command names no question.
 pub const DEFAULT_QUESTION: &str = "what is in the picture?";
 
-/// Reads a command that came on `topic`. `new_id` is its id if it has none. A refusal comes with
-/// the address it is to be answered to.
+/// A command that was read, and nothing done about its arguments: first it is to be seen who sent it.
+#[derive(Debug)]
+pub struct Received {
+    /// Where the answer goes.
+    pub reply: ReplyTo,
+    /// The signed payload, if it is one. It is not checked yet.
+    pub sealed: Option<Sealed>,
+    name: String,
+    expires: Option<OffsetDateTime>,
+    args: Map<String, Value>,
+}
+
+/// Reads what came on `topic`. `new_id` is the command's id if it has none. A refusal comes with the
+/// address it is to be answered to.
 ///
 /// # Errors
 /// The reason in words.
-pub fn parse(
+pub fn receive(
     topic: &str,
     payload: &[u8],
     envelope: Envelope,
     new_id: String,
-) -> Result<Command, (ReplyTo, String)> {
+) -> Result<Received, (ReplyTo, String)> {
+    let publishable = |t: &String| topic::is_publishable(t);
     let correlation = envelope.correlation;
     let mut reply = ReplyTo {
         id: new_id,
-        topic: envelope.response_topic.filter(|t| topic::is_publishable(t)),
+        topic: envelope.response_topic.filter(publishable),
         correlation: correlation.filter(|c| c.len() <= LONGEST_CORRELATION),
+        clock: None,
     };
-    let parsed = read(payload).and_then(|payload| {
-        if let Some(id) = &payload.id {
-            if !topic::is_id(id) {
+    let mut received = || {
+        let (payload, mut sealed) = read(payload)?;
+        if let Some(id) = payload.id {
+            if !topic::is_id(&id) {
                 return Err("id: 1 to 64 letters, digits, - and _ are accepted".to_owned());
             }
-            reply.id.clone_from(id);
+            reply.id = id;
+        }
+        if let Some(response) = sealed.as_mut().and_then(|s| s.order.response.take()) {
+            reply.topic = Some(response).filter(publishable);
         }
         let expires = payload.expires.as_deref().map(time).transpose()?;
-        let name = topic::command_name(topic).unwrap_or_default();
-        Ok((expires, action(name, payload.args)?))
-    });
-    match parsed {
-        Ok((expires, action)) => Ok(Command {
+        Ok((sealed, expires, payload.args))
+    };
+    match received() {
+        Ok((sealed, expires, args)) => Ok(Received {
             reply,
+            sealed,
+            name: topic::command_name(topic).unwrap_or_default().to_owned(),
             expires,
-            action,
+            args,
         }),
         Err(reason) => Err((reply, reason)),
     }
 }
 
-fn read(payload: &[u8]) -> Result<Payload, String> {
+impl Received {
+    /// The command, its arguments checked.
+    ///
+    /// # Errors
+    /// The reason in words.
+    pub fn command(self) -> Result<Command, (ReplyTo, String)> {
+        match action(&self.name, self.args) {
+            Ok(action) => Ok(Command {
+                reply: self.reply,
+                expires: self.expires,
+                action,
+            }),
+            Err(reason) => Err((self.reply, reason)),
+        }
+    }
+}
+
+fn read(payload: &[u8]) -> Result<(Payload, Option<Sealed>), String> {
     if payload.len() > LARGEST_COMMAND {
         let len = payload.len();
         return Err(format!(
             "{len} bytes; at most {LARGEST_COMMAND} are accepted"
         ));
     }
-    serde_json::from_slice(payload).map_err(|e| format!("the command is not understood: {e}"))
+    if signed::is_signed(payload) {
+        let mut sealed = signed::read(payload)?;
+        let payload = Payload {
+            id: sealed.order.id.take(),
+            expires: Some(sealed.order.expires.clone()),
+            args: std::mem::take(&mut sealed.order.args),
+        };
+        return Ok((payload, Some(sealed)));
+    }
+    let plain = serde_json::from_slice(payload);
+    plain
+        .map(|payload| (payload, None))
+        .map_err(|e| format!("the command is not understood: {e}"))
 }
 
 fn time(text: &str) -> Result<OffsetDateTime, String> {
@@ -327,12 +378,8 @@ mod tests {
 
     fn parsed(name: &str, payload: &str) -> Result<Command, (ReplyTo, String)> {
         let topic = format!("kinglet/porch/command/{name}");
-        parse(
-            &topic,
-            payload.as_bytes(),
-            Envelope::default(),
-            "new".to_owned(),
-        )
+        let new = "new".to_owned();
+        receive(&topic, payload.as_bytes(), Envelope::default(), new)?.command()
     }
 
     #[test]
@@ -393,7 +440,8 @@ mod tests {
             correlation: Some(vec![1]),
         };
         let payload = br#"{"args": {"prompt": "a"}}"#;
-        let command = parse("kinglet/p/command/draw", payload, envelope, "n".to_owned()).unwrap();
+        let topic = "kinglet/p/command/draw";
+        let command = receive(topic, payload, envelope, "n".to_owned()).unwrap();
         assert_eq!(command.reply.topic, None);
         assert_eq!(command.reply.correlation, Some(vec![1]));
     }

@@ -1,12 +1,15 @@
 //! What a user writes. Unknown keys are refused by name; paths are relative to the file.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::camera::Camera;
+use crate::clock::ClockTrust;
 use crate::error::{AgentError, Result};
+use crate::keys::PublicKey;
 use crate::period::{Limit, Period};
 use crate::schedule::Hours;
 use crate::topic;
@@ -21,6 +24,9 @@ pub struct Config {
     pub device: DeviceConfig,
     /// The broker.
     pub broker: BrokerConfig,
+    /// Who may give commands.
+    #[serde(default)]
+    pub commands: CommandsConfig,
     /// The model.
     #[serde(default)]
     pub model: ModelConfig,
@@ -50,6 +56,9 @@ pub struct DeviceConfig {
     /// Where state is kept; by default a folder of the user's state directory.
     #[serde(default)]
     pub state: Option<PathBuf>,
+    /// Whom to believe about the time: `auto` (the kernel, battery clocks), or `system`.
+    #[serde(default)]
+    pub clock: ClockTrust,
 }
 
 /// `[broker]`
@@ -77,6 +86,31 @@ pub struct BrokerConfig {
     #[serde(default)]
     pub password_file: Option<PathBuf>,
 }
+
+/// `[commands]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CommandsConfig {
+    /// Those who may sign commands; left out: everybody whom the broker lets publish them is obeyed.
+    pub keys: Option<Vec<PublicKey>>,
+    /// How far ahead a signed command may expire.
+    pub longest: Period,
+    /// Nonces of signed commands that are kept until they expire.
+    pub nonces: usize,
+}
+
+impl Default for CommandsConfig {
+    fn default() -> Self {
+        CommandsConfig {
+            keys: None,
+            longest: Period(Duration::from_secs(3600)),
+            nonces: 1024,
+        }
+    }
+}
+
+/// The most nonces: the file of state is written as a whole for every command.
+const MOST_NONCES: usize = 65_536;
 
 /// `[model]`
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -276,11 +310,13 @@ impl Config {
                 name: device.to_owned(),
                 groups: Vec::new(),
                 state: None,
+                clock: ClockTrust::default(),
             },
             broker: BrokerConfig {
                 url: broker.to_owned(),
                 ..BrokerConfig::default()
             },
+            commands: CommandsConfig::default(),
             model: ModelConfig::default(),
             outbox: OutboxConfig::default(),
             metrics: None,
@@ -311,6 +347,19 @@ impl Config {
             }
         }
         self.broker.address()?;
+        let commands = &self.commands;
+        if commands.keys.as_ref().is_some_and(Vec::is_empty) {
+            let expected = "names none; one is needed, or the key left out";
+            return Err(error("commands.keys", "", expected));
+        }
+        if !(1..=MOST_NONCES).contains(&commands.nonces) {
+            let expected = format!("is not accepted; 1 to {MOST_NONCES} are");
+            return Err(error(
+                "commands.nonces",
+                &commands.nonces.to_string(),
+                &expected,
+            ));
+        }
         for (i, camera) in self.camera.iter().enumerate() {
             if !topic::is_name(&camera.name) {
                 return Err(name_error("camera.name", &camera.name));

@@ -13,7 +13,9 @@
 //!   MQTT, checked.
 //! - [`outbox`]: messages on disk until the broker has them; `ballast`: room for a full disk.
 //! - [`link`]: the one task that talks to the broker; `held`: topics that it refuses; [`security`]: certificates, keys, passwords.
-//! - [`keys`]: who may tell a device what to do: ed25519; [`state`]: what must survive a restart.
+//! - [`keys`]: who may tell a device what to do: ed25519; [`state`]: what must survive a restart;
+//!   [`clock`]: whether the time is known.
+//! - [`signed`]: the format of signed commands; `orders`: which are obeyed; `nonces`: once each.
 //! - [`operation`]: numbers for Prometheus, and whether all is well.
 //! - `pending`: commands that wait, and may be called off.
 //! - [`worker`]: the one thread that computes.
@@ -25,8 +27,8 @@
 pub mod agent;
 mod area;
 mod ballast;
-
 pub mod camera;
+pub mod clock;
 pub mod command;
 pub mod config;
 pub mod engine;
@@ -38,7 +40,9 @@ pub mod keys;
 mod life;
 pub mod link;
 pub mod message;
+mod nonces;
 pub mod operation;
+mod orders;
 pub mod outbox;
 mod pending;
 pub mod period;
@@ -46,6 +50,7 @@ pub mod schedule;
 #[cfg(test)]
 mod schemas;
 pub mod security;
+pub mod signed;
 pub mod slot;
 pub mod state;
 pub mod topic;

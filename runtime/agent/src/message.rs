@@ -89,6 +89,17 @@ pub struct Status {
     pub at: Option<String>,
 }
 
+/// A payload, and whether the device knew the time when it was made.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Stamped<'a, T> {
+    /// The payload.
+    #[serde(flatten)]
+    pub payload: &'a T,
+    /// `unsynchronised` while the time was not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock: Option<&'static str>,
+}
+
 /// Whether a device is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

@@ -8,7 +8,7 @@ use super::{Worker, message, picture, timing};
 use crate::config::Publish;
 use crate::frame::Frame;
 use crate::life::Life;
-use crate::message::{Event, EventType, Timing, json, rfc3339};
+use crate::message::{Event, EventType, Stamped, Timing, json, rfc3339};
 use crate::outbox::Class;
 use crate::trigger::Turn;
 use crate::watch::Watch;
@@ -150,7 +150,10 @@ impl Worker {
                 messages.push(message(
                     &self.topics.event(),
                     Class::Event,
-                    json(&event),
+                    json(&Stamped {
+                        payload: &event,
+                        clock: self.clock.mark(),
+                    }),
                     None,
                 ));
             }

@@ -17,11 +17,12 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
 
+use crate::clock::Clock;
 use crate::command::{Action, Command, Look, ReplyTo};
 use crate::engine::{DrawRequest, Engine, EngineError, Form, Progress, Question, Step};
 use crate::frame::{Frame, Picture};
 use crate::life::Life;
-use crate::message::{Outcome, Reply, Timing, json};
+use crate::message::{Outcome, Reply, Stamped, Timing, json};
 use crate::operation::{Metrics, Pulse};
 use crate::outbox::{Class, Header, Message, Outbox};
 use crate::pending::Pending;
@@ -68,6 +69,7 @@ pub(crate) struct Worker {
     pub(crate) stopping: Arc<AtomicBool>,
     /// The commands, which may be called off.
     pub(crate) pending: Arc<Pending>,
+    pub(crate) clock: Arc<Clock>,
     /// Signs of life.
     pub(crate) pulse: Arc<Pulse>,
     pub(crate) metrics: Arc<Metrics>,
@@ -295,7 +297,10 @@ fn to(topics: &Topics, reply: &ReplyTo, payload: &Reply) -> Message {
     message(
         &topic,
         Class::Reply,
-        json(payload),
+        json(&Stamped {
+            payload,
+            clock: reply.clock,
+        }),
         reply.correlation.clone(),
     )
 }

@@ -3,8 +3,10 @@
 use std::sync::mpsc::channel;
 
 use super::*;
+use crate::clock;
 use crate::config::WatchConfig;
 use crate::engine::ModelInfo;
+use crate::state::State;
 
 /// Says yes about bright pictures, and to other questions how bright they are.
 struct Brightness;
@@ -50,6 +52,8 @@ impl Engine for Brightness {
 fn events(watch: &str, frames: &[(u8, bool)]) -> Vec<(String, String, String)> {
     let folder = tempfile::tempdir().unwrap();
     let outbox = Arc::new(Outbox::open(&folder.path().join("outbox"), 1 << 20).unwrap());
+    let state = State::open(&folder.path().join("state")).unwrap();
+    let (clock, _) = clock::tests::fake(&Arc::new(state));
     let worker = Worker {
         engine: Arc::new(Brightness),
         topics: Topics::new("porch"),
@@ -58,6 +62,7 @@ fn events(watch: &str, frames: &[(u8, bool)]) -> Vec<(String, String, String)> {
         progress: mpsc::channel(1).0,
         stopping: Arc::default(),
         pending: Arc::default(),
+        clock: Arc::new(clock),
         pulse: Arc::default(),
         metrics: Arc::default(),
     };
