@@ -38,6 +38,9 @@ impl Viewer {
         let (sender, messages) = channel();
         let (subscribed, confirmed) = channel();
         client.subscribe("kinglet/#", QoS::AtLeastOnce).unwrap();
+        client
+            .subscribe("homeassistant/#", QoS::AtLeastOnce)
+            .unwrap();
         client.subscribe("answers/#", QoS::AtLeastOnce).unwrap();
         std::thread::spawn(move || {
             for event in connection.iter() {

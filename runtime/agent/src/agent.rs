@@ -17,6 +17,7 @@ use crate::command::{self, Action, Command, ReplyTo};
 use crate::config::{Config, error};
 use crate::engine::Engine;
 use crate::error::{AgentError, Result};
+use crate::homeassistant;
 use crate::link::{Connection, Incoming, Link};
 use crate::message::{Outcome, Stamped, State, Status, Timing, json, rfc3339};
 use crate::operation::{Metrics, Monitor, Pulse, Server};
@@ -152,6 +153,11 @@ impl Agent {
         ));
         let orders = Orders::new(&config.commands, kept, Arc::clone(&clock))?;
         let timed = Arc::clone(&clock);
+        let retained = config.homeassistant.as_ref().map(|home| {
+            let model = engine.model().name;
+            homeassistant::discovery(&home.prefix, config, &topics, &model)
+        });
+        let retained = retained.unwrap_or_default();
         let monitored = Arc::clone(&monitor);
         let link = Link {
             client_id: config.device.name.clone(),
@@ -168,6 +174,7 @@ impl Agent {
                     clock: timed.mark(),
                 })
             }),
+            retained,
             status_changed,
             subscriptions: topics.subscriptions(&config.device.groups),
             outbox: Arc::clone(&outbox),

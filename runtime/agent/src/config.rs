@@ -36,6 +36,9 @@ pub struct Config {
     /// Numbers and health over HTTP.
     #[serde(default)]
     pub metrics: Option<MetricsConfig>,
+    /// Makes the device known to Home Assistant.
+    #[serde(default)]
+    pub homeassistant: Option<HomeAssistantConfig>,
     /// The cameras.
     #[serde(default)]
     pub camera: Vec<CameraConfig>,
@@ -146,6 +149,19 @@ impl Default for OutboxConfig {
 pub struct MetricsConfig {
     /// An address of this machine alone, `127.0.0.1:9187` say, where `/metrics` and `/health` answer.
     pub listen: String,
+}
+
+/// `[homeassistant]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HomeAssistantConfig {
+    /// The first level of the topics where Home Assistant looks for devices.
+    #[serde(default = "home_assistant")]
+    pub prefix: String,
+}
+
+fn home_assistant() -> String {
+    "homeassistant".to_owned()
 }
 
 /// `[[camera]]`
@@ -320,6 +336,7 @@ impl Config {
             model: ModelConfig::default(),
             outbox: OutboxConfig::default(),
             metrics: None,
+            homeassistant: None,
             camera: Vec::new(),
             watch: Vec::new(),
         }

@@ -17,6 +17,7 @@
 //!   [`clock`]: whether the time is known.
 //! - [`signed`]: the format of signed commands; `orders`: which are obeyed; `nonces`: once each.
 //! - [`operation`]: numbers for Prometheus, and whether all is well.
+//! - `homeassistant`: what makes Home Assistant know the device.
 //! - `pending`: commands that wait, and may be called off.
 //! - [`worker`]: the one thread that computes.
 //! - [`agent`](mod@agent): [`Agent`], all of it wired together.
@@ -36,6 +37,7 @@ pub mod error;
 pub mod frame;
 mod gate;
 mod held;
+mod homeassistant;
 pub mod keys;
 mod life;
 pub mod link;
