@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::attempts;
 use crate::config::LONGEST_QUESTION;
 use crate::engine::{DrawRequest, Form, Question};
 use crate::frame::Picture;
@@ -117,6 +118,7 @@ pub(crate) struct DrawArgs {
     steps: Option<usize>,
     guidance: Option<f32>,
     seed: Option<u64>,
+    tries: Option<usize>,
     #[serde(default)]
     preview: bool,
 }
@@ -321,6 +323,7 @@ fn edit(args: EditArgs) -> Result<Action, String> {
         steps: args.steps,
         guidance: args.guidance,
         seed: args.seed,
+        tries: None,
         preview: args.preview,
     })?;
     Ok(Action::Edit { request, look })
@@ -337,12 +340,17 @@ fn request(args: DrawArgs) -> Result<DrawRequest, String> {
         ));
     }
     let size = args.size.as_deref().map(size).transpose()?;
+    let tries = args.tries.unwrap_or(1);
+    if !(1..=attempts::MOST).contains(&tries) {
+        return Err(format!("tries: 1 to {} are accepted", attempts::MOST));
+    }
     Ok(DrawRequest {
         prompt: args.prompt,
         size,
         steps: args.steps,
         guidance: args.guidance,
         seed: args.seed,
+        tries,
         preview: args.preview,
     })
 }
@@ -423,6 +431,8 @@ mod tests {
                 r#"{"expires": "soon", "args": {"prompt": "a"}}"#,
                 "expires",
             ),
+            ("draw", r#"{"args": {"prompt": "a", "tries": 0}}"#, "tries"),
+            ("draw", r#"{"args": {"prompt": "a", "tries": 99}}"#, "tries"),
             ("draw", &long, "prompt"),
             ("see", r#"{"args": {"image": "!"}}"#, "base64"),
             ("see", r#"{"args": {"image": "AAAA"}}"#, "image"),

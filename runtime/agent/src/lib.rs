@@ -19,7 +19,7 @@
 //! - [`operation`]: numbers for Prometheus, and whether all is well.
 //! - `homeassistant`: what makes Home Assistant know the device.
 //! - `pending`: commands that wait, and may be called off.
-//! - [`worker`]: the one thread that computes.
+//! - [`worker`]: the one thread that computes; [`attempts`]: drawings that are looked at and drawn again.
 //! - [`agent`](mod@agent): [`Agent`], all of it wired together.
 //! - [`error`]: what is refused.
 //!
@@ -27,6 +27,7 @@
 
 pub mod agent;
 mod area;
+pub mod attempts;
 mod ballast;
 pub mod camera;
 pub mod clock;

@@ -7,6 +7,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::attempts::Check;
 use crate::camera::CameraReport;
 use crate::engine::ModelInfo;
 
@@ -134,6 +135,9 @@ pub enum Reply {
         id: String,
         /// What came out.
         result: Outcome,
+        /// What came of looking at drawings, if more than one try was allowed.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        check: Option<Check>,
         /// Milliseconds by stage.
         timing: Timing,
     },
