@@ -17,6 +17,7 @@
 //!   [`clock`]: whether the time is known.
 //! - [`signed`]: the format of signed commands; `orders`: which are obeyed; `nonces`: once each.
 //! - [`operation`]: numbers for Prometheus, and whether all is well.
+//! - [`shadow`]: configuration from afar; `crew`: the threads that it starts and stops.
 //! - `pending`: commands that wait, and may be called off.
 //! - [`worker`]: the one thread that computes.
 //! - [`agent`](mod@agent): [`Agent`], all of it wired together.
@@ -31,6 +32,7 @@ pub mod camera;
 pub mod clock;
 pub mod command;
 pub mod config;
+mod crew;
 pub mod engine;
 pub mod error;
 pub mod frame;
@@ -48,6 +50,7 @@ mod pending;
 pub mod period;
 pub mod schedule;
 pub mod security;
+pub mod shadow;
 pub mod signed;
 pub mod slot;
 pub mod state;
