@@ -99,6 +99,14 @@ impl Viewer {
             .unwrap();
     }
 
+    /// Publishes what the broker is to keep.
+    pub fn send_retained(&self, topic: &str, payload: impl Into<Vec<u8>>) {
+        let payload: Vec<u8> = payload.into();
+        self.client
+            .publish(topic, QoS::AtLeastOnce, true, payload)
+            .unwrap();
+    }
+
     /// Publishes a command that is to be answered on `response`, with correlation data.
     pub fn ask(&self, topic: &str, payload: &str, response: &str, correlation: &[u8]) {
         let properties = PublishProperties {

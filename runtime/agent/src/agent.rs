@@ -200,7 +200,6 @@ impl Agent {
                 outbox,
                 pending,
                 metrics,
-                clock,
                 orders,
                 changes,
             ),
@@ -255,7 +254,6 @@ fn incoming(
     outbox: Arc<Outbox>,
     pending: Arc<Pending>,
     metrics: Arc<Metrics>,
-    clock: Arc<Clock>,
     orders: Arc<Orders>,
     changes: SyncSender<Change>,
 ) -> Box<dyn Fn(Incoming) + Send> {
@@ -273,7 +271,7 @@ fn incoming(
         let id = format!("c{now:x}-{number}");
         let received = command::receive(&message.topic, &message.payload, message.envelope, id);
         let answer = received.and_then(|mut received| {
-            received.reply.clock = clock.mark();
+            received.reply.clock = orders.clock().mark();
             // First who it is from: its arguments may be large.
             let admitted = orders.admit(&message.topic, received.sealed.as_ref());
             admitted.map_err(|reason| (received.reply.clone(), reason))?;
@@ -287,7 +285,7 @@ fn incoming(
                 result(&topics, &reply, outcome, Timing::new())
             }
             Err((mut reply, reason)) => {
-                reply.clock = clock.mark();
+                reply.clock = orders.clock().mark();
                 tracing::warn!(topic = message.topic, "command refused: {reason}");
                 metrics.command(false);
                 refusal(&topics, &reply, &reason)
@@ -353,7 +351,10 @@ async fn keep_time(
     let mut kept: Option<Instant> = None;
     let mut known = clock.known().is_some();
     if !known {
-        tracing::warn!("{}", clock.complaint());
+        tracing::warn!(
+            "{}; [device] clock = \"system\" believes this machine's clock",
+            clock.complaint()
+        );
     }
     loop {
         let stop = tokio::select! {

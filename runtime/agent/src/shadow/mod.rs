@@ -110,7 +110,8 @@ struct Kept {
     /// The last good one.
     version: u64,
     config: Settings,
-    /// The version that was desired last and applied: the broker sends it again on every connection.
+    /// The version that was desired last, by somebody who may: the broker sends it again on every
+    /// connection.
     desired: Option<u64>,
     refused: Option<Refused>,
 }
@@ -289,7 +290,7 @@ impl Shadow {
             Err(reason) => return self.refuse(&mut now, None, reason, false),
         };
         let version = desired.version;
-        if now.kept.desired == Some(version) {
+        if now.kept.desired == Some(version) && version <= now.kept.version {
             tracing::debug!(version, "the shadow is known already");
             return;
         }
@@ -345,7 +346,8 @@ impl Shadow {
         changes: &Map<String, Value>,
     ) -> std::result::Result<u64, String> {
         let settings = now.kept.config.changed(&self.parts.own, changes)?;
-        let version = now.kept.version + 1;
+        // Above one that was refused too: it may still be on the broker.
+        let version = now.kept.version.max(now.kept.desired.unwrap_or(0)) + 1;
         if version > LAST_VERSION {
             return Err("there is no higher version".to_owned());
         }
@@ -399,8 +401,11 @@ impl Shadow {
             return;
         }
         now.kept.refused = refused;
-        if keep && let Err(e) = self.parts.state.set(NAME, &now.kept) {
-            tracing::error!("{e}");
+        if keep {
+            now.kept.desired = version.or(now.kept.desired);
+            if let Err(e) = self.parts.state.set(NAME, &now.kept) {
+                tracing::error!("{e}");
+            }
         }
         self.report(now);
     }

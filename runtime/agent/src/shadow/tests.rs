@@ -187,9 +187,21 @@ fn a_command_changes_what_it_names_and_makes_a_version() {
     assert_eq!(device.reported()["version"], 6);
     let refused = device.set("s2", &json!({"watch": [{"name": "who", "when": "noon"}]}));
     assert!(refused["error"].as_str().unwrap().contains("noon"));
-    // What the broker has kept comes again and says nothing new; an older one is no way back.
+    // What the broker has kept comes again and says nothing new.
     assert_eq!(device.desire(desired(5, &watch("second?"))), (6, None));
-    assert!(device.desire(desired(4, &watch("x"))).1.is_some());
+    // One that was refused has its version for itself, and says nothing new when it comes again.
+    assert!(
+        device
+            .desire(desired(8, &json!({"broker": {}})))
+            .1
+            .is_some()
+    );
+    assert_eq!(device.set("s3", &json!({}))["result"]["version"], 9);
+    assert_eq!(device.desire(desired(8, &json!({"broker": {}}))), (9, None));
+    assert_eq!(device.desire(desired(9, &watch("x"))).0, 9);
+    assert_eq!(device.set("s4", &json!({}))["result"]["version"], 10);
+    // An older one is no way back.
+    assert!(device.desire(desired(5, &watch("second?"))).1.is_some());
     assert_eq!(device.asked(), ["third?"]);
     device.end();
 }
