@@ -351,7 +351,7 @@ async fn keep_time(
     let mut kept: Option<Instant> = None;
     let mut known = clock.known().is_some();
     if !known {
-        tracing::warn!(
+        tracing::info!(
             "{}; [device] clock = \"system\" believes this machine's clock",
             clock.complaint()
         );
