@@ -69,6 +69,8 @@ pub enum Action {
     Snapshot(Option<String>),
     /// Call off the command of this id, whether it waits or is being done.
     Cancel(String),
+    /// Change the configuration.
+    Set(Map<String, Value>),
 }
 
 /// Which picture a question is about.
@@ -258,6 +260,9 @@ fn time(text: &str) -> Result<OffsetDateTime, String> {
 }
 
 fn action(name: &str, args: Map<String, Value>) -> Result<Action, String> {
+    if name == "set" {
+        return Ok(Action::Set(args));
+    }
     let args = Value::Object(args);
     let wrong = |e: serde_json::Error| format!("args: {e}");
     match name {
@@ -273,7 +278,7 @@ fn action(name: &str, args: Map<String, Value>) -> Result<Action, String> {
             Ok(Action::Cancel(args.id))
         }
         _ => Err(format!(
-            "there is no command \"{name}\"; known are see, draw, edit, snapshot and cancel"
+            "there is no command \"{name}\"; known are see, draw, edit, snapshot, set and cancel"
         )),
     }
 }

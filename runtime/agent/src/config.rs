@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::camera::Camera;
@@ -165,7 +165,7 @@ fn home_assistant() -> String {
 }
 
 /// `[[camera]]`
-#[derive(Clone, Deserialize)]
+#[derive(Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CameraConfig {
     /// What watches and commands call it.
@@ -216,7 +216,8 @@ impl CameraConfig {
 }
 
 /// `[[watch]]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct WatchConfig {
     /// What events call it.
@@ -227,33 +228,33 @@ pub struct WatchConfig {
     pub when: String,
     /// The question.
     pub ask: String,
-    /// A JSON Schema; left out: the answer is a text.
-    #[serde(default)]
-    pub schema: Option<PathBuf>,
+    /// A JSON Schema, or the file of one; left out: the answer is a text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<SchemaConfig>,
     /// Pictures with the answers that are expected for them.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub example: Vec<ExampleConfig>,
     /// What is published: `answer`, `picture`.
     #[serde(default = "answer_only")]
     pub publish: Vec<Publish>,
     /// Rectangles `[x, y, width, height]`, in fractions of the picture: motion elsewhere does not count.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub zone: Vec<[f64; 4]>,
     /// How long a scene must be still, or a rule true, before it counts.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub debounce: Option<Period>,
     /// How often a scene that stays, or a rule that stays true, is looked at again. Events then have an
     /// `update` when the answer changes, and an `end`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follow: Option<Period>,
     /// When it looks at all: `22:00-06:00`, `mon-fri 08:00-18:00`; left out: always.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hours: Vec<Hours>,
     /// How long it rests after a new event.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cooldown: Option<Period>,
     /// The most new events: `20/h`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<Limit>,
 }
 
@@ -279,8 +280,20 @@ impl WatchConfig {
     }
 }
 
+/// The schema of a watch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub enum SchemaConfig {
+    /// A file.
+    File(PathBuf),
+    /// The schema itself.
+    Inline(Value),
+}
+
 /// `[[watch.example]]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ExampleConfig {
     /// A PNG, JPEG or WebP file.
@@ -290,7 +303,8 @@ pub struct ExampleConfig {
 }
 
 /// What a watch publishes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Publish {
     /// The event with its answer.

@@ -18,6 +18,7 @@
 //! - [`signed`]: the format of signed commands; `orders`: which are obeyed; `nonces`: once each.
 //! - [`operation`]: numbers for Prometheus, and whether all is well.
 //! - `homeassistant`: what makes Home Assistant know the device.
+//! - [`shadow`]: configuration from afar; `crew`: the threads that it starts and stops.
 //! - `pending`: commands that wait, and may be called off.
 //! - [`worker`]: the one thread that computes; [`attempts`]: drawings that are looked at and drawn again.
 //! - [`agent`](mod@agent): [`Agent`], all of it wired together.
@@ -33,6 +34,7 @@ pub mod camera;
 pub mod clock;
 pub mod command;
 pub mod config;
+mod crew;
 pub mod engine;
 pub mod error;
 pub mod frame;
@@ -53,6 +55,7 @@ pub mod schedule;
 #[cfg(test)]
 mod schemas;
 pub mod security;
+pub mod shadow;
 pub mod signed;
 pub mod slot;
 pub mod state;

@@ -161,6 +161,8 @@ pub enum Outcome {
     Picture(String),
     /// The id of a command that was called off.
     Cancelled(String),
+    /// The version of the configuration that runs now.
+    Version(u64),
 }
 
 /// A payload as JSON bytes.

@@ -10,6 +10,7 @@ use schemars::{JsonSchema, Schema};
 use crate::command::{CancelArgs, DrawArgs, EditArgs, SeeArgs, SnapshotArgs};
 use crate::message::{Event, Reply, Status};
 use crate::operation::Health;
+use crate::shadow::{Reported, Settings};
 
 /// A command.
 #[derive(JsonSchema)]
@@ -37,6 +38,21 @@ fn taken<A: JsonSchema>() -> Schema {
     schema
 }
 
+/// A desired shadow, whose configuration is read in a second step.
+fn desired() -> Schema {
+    #[derive(JsonSchema)]
+    #[schemars(deny_unknown_fields)]
+    #[allow(dead_code)]
+    struct Desired {
+        /// Higher than the one that is reported.
+        version: u64,
+        /// What is left out is as in the device's own file.
+        config: Settings,
+    }
+    let settings = SchemaSettings::draft2020_12().for_deserialize();
+    settings.into_generator().into_root_schema_for::<Desired>()
+}
+
 /// A command whose arguments may all be left out.
 fn without<A: JsonSchema>() -> Schema {
     let mut schema = taken::<A>();
@@ -51,6 +67,8 @@ fn the_schemas_in_docs_are_those_of_the_types() {
         ("health", sent::<Health>()),
         ("result", sent::<Reply>()),
         ("status", sent::<Status>()),
+        ("shadow-desired", desired()),
+        ("shadow-reported", sent::<Reported>()),
         ("command-cancel", taken::<CancelArgs>()),
         ("command-draw", taken::<DrawArgs>()),
         ("command-edit", taken::<EditArgs>()),

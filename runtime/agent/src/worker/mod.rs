@@ -2,7 +2,7 @@
 
 mod look;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::ControlFlow;
@@ -149,7 +149,7 @@ impl Worker {
             }
             Action::Snapshot(camera) => self.snapshot(reply, camera.clone(), since),
             // Called off at once, and never put into the queue.
-            Action::Cancel(_) => Ok(Vec::new()),
+            Action::Cancel(_) | Action::Set(_) => Ok(Vec::new()),
         }
     }
 

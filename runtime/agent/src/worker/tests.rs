@@ -9,7 +9,7 @@ use crate::engine::ModelInfo;
 use crate::state::State;
 
 /// Says yes about bright pictures, and to other questions how bright they are.
-struct Brightness;
+pub(crate) struct Brightness;
 
 impl Engine for Brightness {
     fn model(&self) -> ModelInfo {
