@@ -8,6 +8,8 @@ use rumqttc::v5::mqttbytes::v5::{Packet, Publish, PublishProperties};
 use rumqttc::v5::{Client, Event, MqttOptions};
 use serde_json::Value;
 
+use crate::root;
+
 /// How long a message may take. Far more than it needs: machines are shared.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -36,6 +38,9 @@ impl Viewer {
         let (sender, messages) = channel();
         let (subscribed, confirmed) = channel();
         client.subscribe("kinglet/#", QoS::AtLeastOnce).unwrap();
+        client
+            .subscribe("homeassistant/#", QoS::AtLeastOnce)
+            .unwrap();
         client.subscribe("answers/#", QoS::AtLeastOnce).unwrap();
         std::thread::spawn(move || {
             for event in connection.iter() {
@@ -85,10 +90,12 @@ impl Viewer {
         panic!("no {what} came");
     }
 
-    /// The next message on `topic`, as JSON.
+    /// The next message on `topic`, as JSON that the payload's schema accepts.
     pub fn json(&self, topic: &str) -> Value {
         let publish = self.wait(topic, |p| p.topic == topic);
-        serde_json::from_slice(&publish.payload).expect("the payload is JSON")
+        let value = serde_json::from_slice(&publish.payload).expect("the payload is JSON");
+        conforms(topic, &value);
+        value
     }
 
     /// Publishes a command.
@@ -123,5 +130,26 @@ impl Viewer {
                 properties,
             )
             .unwrap();
+    }
+}
+
+/// Checks a payload against the schema that docs/schemas has for its topic.
+fn conforms(topic: &str, payload: &Value) {
+    let Some(name) = topic.split('/').nth(2) else {
+        return;
+    };
+    let file = root().join(format!("docs/schemas/{name}.json"));
+    let Ok(text) = std::fs::read(&file) else {
+        // Answers on topics of the test's own.
+        assert!(
+            topic.starts_with("answers/"),
+            "there is no schema of {topic}"
+        );
+        return;
+    };
+    let schema: Value = serde_json::from_slice(&text).expect("the schema is JSON");
+    let validator = jsonschema::validator_for(&schema).expect("it is a schema");
+    if let Err(e) = validator.validate(payload) {
+        panic!("{topic}: {e}: {payload}");
     }
 }

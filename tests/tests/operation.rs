@@ -247,3 +247,75 @@ fn what_a_broker_refuses_holds_up_nothing_else() {
     });
     assert_eq!(running.terminate(), Some(0));
 }
+
+/// What Home Assistant would find: its discovery messages and some events, as (topic, payload).
+fn discovered() -> Vec<(String, Value)> {
+    let broker = Mosquitto::start();
+    let folder = device(&format!("url = \"{}\"", broker.url()), "every:1s");
+    append(folder.path(), "[homeassistant]");
+    let viewer = Viewer::connect(broker.port, "home");
+    let running = Running::start(&mut agent(folder.path()));
+    let mut found = Vec::new();
+    while found
+        .iter()
+        .filter(|(topic, _): &&(String, Value)| topic.ends_with("/event"))
+        .count()
+        < 2
+    {
+        let publish = viewer.wait("a message for Home Assistant", |p| {
+            p.topic.starts_with(b"homeassistant/") || p.topic.ends_with(b"/event")
+        });
+        let topic = String::from_utf8(publish.topic.to_vec()).unwrap();
+        found.push((topic, serde_json::from_slice(&publish.payload).unwrap()));
+    }
+    assert_eq!(running.terminate(), Some(0));
+    // Who comes later finds the same.
+    let late = Viewer::connect(broker.port, "late");
+    for _ in 0..3 {
+        let kept = late.wait("a retained message", |p| {
+            p.topic.starts_with(b"homeassistant/")
+        });
+        assert!(kept.retain);
+    }
+    found
+}
+
+#[test]
+fn home_assistant_finds_the_device_its_answers_and_its_pictures() {
+    let found = discovered();
+    let entity = |topic: &str| {
+        let found = found.iter().find(|(t, _)| t == topic);
+        &found.unwrap_or_else(|| panic!("{topic} is not there")).1
+    };
+    let sensor = entity("homeassistant/sensor/kinglet-porch/who/config");
+    assert_eq!(sensor["state_topic"], "kinglet/porch/event");
+    let image = entity("homeassistant/image/kinglet-porch/who/config");
+    assert_eq!(image["image_topic"], "kinglet/porch/latest/who");
+    let connection = entity("homeassistant/binary_sensor/kinglet-porch/connection/config");
+    assert_eq!(connection["state_topic"], "kinglet/porch/status");
+    assert_eq!(connection["device"], sensor["device"]);
+}
+
+/// Home Assistant's own rules, in the Python of `KINGLET_HOMEASSISTANT`.
+#[test]
+#[ignore = "needs Home Assistant's package: tools/check --long installs it"]
+fn home_assistant_itself_accepts_every_entity() {
+    let python = std::env::var_os("KINGLET_HOMEASSISTANT").expect("the Python is named");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("messages");
+    let mut lines = String::new();
+    for (topic, payload) in discovered() {
+        let line = serde_json::json!({ "topic": topic, "payload": payload });
+        lines.push_str(&format!("{line}\n"));
+    }
+    std::fs::write(&file, lines).unwrap();
+    let script = root().join("tools/peers/homeassistant/check.py");
+    let checked = Command::new(python)
+        .arg(script)
+        .arg(&file)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&checked.stderr);
+    assert!(checked.status.success(), "{said}");
+    print!("{}", String::from_utf8_lossy(&checked.stdout));
+}

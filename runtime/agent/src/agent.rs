@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::crew::{Crew, StartWatch};
 use crate::engine::Engine;
 use crate::error::{AgentError, Result};
+use crate::homeassistant;
 use crate::link::{Connection, Incoming, Link};
 use crate::message::{Outcome, Stamped, State, Status, Timing, json, rfc3339};
 use crate::operation::{Metrics, Monitor, Pulse, Server};
@@ -157,6 +158,7 @@ impl Agent {
             outbox: Arc::clone(&outbox),
             metrics: Arc::clone(&metrics),
             crew: Arc::clone(&crew),
+            discovery: discovery(config.clone(), topics.clone(), engine.model().name),
             changed: Arc::clone(&status_changed),
         };
         let shadow = Arc::new(Shadow::new(parts, ready));
@@ -188,7 +190,7 @@ impl Agent {
                     clock: timed.mark(),
                 })
             }),
-            retained: Box::new(move || vec![retained.reported()]),
+            retained: Box::new(move || retained.retained()),
             status_changed,
             subscriptions: topics.subscriptions(&config.device.groups),
             outbox: Arc::clone(&outbox),
@@ -441,6 +443,14 @@ fn watch(
             Err(TrySendError::Disconnected(_)) => return,
         }
     }
+}
+
+/// What makes others know the device and its watches, for whoever asked for it.
+fn discovery(config: Config, topics: Topics, model: String) -> shadow::Discovery {
+    Box::new(move |now| match &config.homeassistant {
+        Some(home) => homeassistant::discovery(&home.prefix, now, &topics, &model),
+        None => Vec::new(),
+    })
 }
 
 fn thread(what: &'static str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {

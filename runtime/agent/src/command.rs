@@ -100,8 +100,9 @@ struct Payload {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct SeeArgs {
+pub(crate) struct SeeArgs {
     ask: Option<String>,
     region: Option<String>,
     camera: Option<String>,
@@ -110,8 +111,9 @@ struct SeeArgs {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct DrawArgs {
+pub(crate) struct DrawArgs {
     prompt: String,
     size: Option<String>,
     steps: Option<usize>,
@@ -122,8 +124,9 @@ struct DrawArgs {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct EditArgs {
+pub(crate) struct EditArgs {
     instruction: String,
     camera: Option<String>,
     image: Option<String>,
@@ -136,14 +139,16 @@ struct EditArgs {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct SnapshotArgs {
+pub(crate) struct SnapshotArgs {
     camera: Option<String>,
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct CancelArgs {
+pub(crate) struct CancelArgs {
     /// The command that is called off.
     id: String,
 }

@@ -36,6 +36,9 @@ pub struct Config {
     /// Numbers and health over HTTP.
     #[serde(default)]
     pub metrics: Option<MetricsConfig>,
+    /// Makes the device known to Home Assistant.
+    #[serde(default)]
+    pub homeassistant: Option<HomeAssistantConfig>,
     /// The cameras.
     #[serde(default)]
     pub camera: Vec<CameraConfig>,
@@ -148,6 +151,19 @@ pub struct MetricsConfig {
     pub listen: String,
 }
 
+/// `[homeassistant]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HomeAssistantConfig {
+    /// The first level of the topics where Home Assistant looks for devices.
+    #[serde(default = "home_assistant")]
+    pub prefix: String,
+}
+
+fn home_assistant() -> String {
+    "homeassistant".to_owned()
+}
+
 /// `[[camera]]`
 #[derive(Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -201,6 +217,7 @@ impl CameraConfig {
 
 /// `[[watch]]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct WatchConfig {
     /// What events call it.
@@ -265,6 +282,7 @@ impl WatchConfig {
 
 /// The schema of a watch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum SchemaConfig {
     /// A file.
@@ -275,6 +293,7 @@ pub enum SchemaConfig {
 
 /// `[[watch.example]]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ExampleConfig {
     /// A PNG, JPEG or WebP file.
@@ -285,6 +304,7 @@ pub struct ExampleConfig {
 
 /// What a watch publishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Publish {
     /// The event with its answer.
@@ -330,6 +350,7 @@ impl Config {
             model: ModelConfig::default(),
             outbox: OutboxConfig::default(),
             metrics: None,
+            homeassistant: None,
             camera: Vec::new(),
             watch: Vec::new(),
         }

@@ -21,6 +21,7 @@ pub enum EngineError {
 
 /// Which model answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ModelInfo {
     /// Its name.
     pub name: String,

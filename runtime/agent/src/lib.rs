@@ -18,6 +18,7 @@
 //! - [`signed`]: the format of signed commands; `orders`: which are obeyed; `nonces`: once each.
 //! - [`operation`]: numbers for Prometheus, and whether all is well.
 //! - [`shadow`]: configuration from afar; `crew`: the threads that it starts and stops.
+//! - `homeassistant`: what makes Home Assistant know the device.
 //! - `pending`: commands that wait, and may be called off.
 //! - [`worker`]: the one thread that computes.
 //! - [`agent`](mod@agent): [`Agent`], all of it wired together.
@@ -38,6 +39,7 @@ pub mod error;
 pub mod frame;
 mod gate;
 mod held;
+mod homeassistant;
 pub mod keys;
 mod life;
 pub mod link;
@@ -49,6 +51,8 @@ pub mod outbox;
 mod pending;
 pub mod period;
 pub mod schedule;
+#[cfg(test)]
+mod schemas;
 pub mod security;
 pub mod shadow;
 pub mod signed;

@@ -37,6 +37,8 @@ const LAST_RETRY: Duration = Duration::from_secs(30);
 const REQUESTS: usize = 64;
 /// What a publish has beside topic, correlation data and payload, at most.
 const PACKET_OVERHEAD: usize = 64;
+/// Retained messages that the client may hold at once.
+const BIRTHS: usize = 16;
 /// How often the status is published anew: its counters grow.
 const STATUS: Duration = Duration::from_secs(60);
 /// How long news waits for more news, so that a camera that comes and goes makes few statuses.
@@ -71,7 +73,7 @@ pub(crate) struct Link {
     pub(crate) status_topic: String,
     pub(crate) will: Vec<u8>,
     pub(crate) online: Box<dyn Fn() -> Vec<u8> + Send>,
-    /// What else the broker is to keep, and may have lost.
+    /// What else the broker is to keep; published on every connect.
     pub(crate) retained: Box<dyn Fn() -> Vec<Message> + Send>,
     /// Told when there is news for the status.
     pub(crate) status_changed: Arc<Notify>,
@@ -203,6 +205,12 @@ impl Link {
 
     /// Gives the client what may be sent now.
     fn send(&mut self, session: &mut Session) {
+        // A few at a time: the client's queue is bounded.
+        while session.taken.len() < BIRTHS
+            && let Some(message) = session.births.pop_front()
+        {
+            session.publish(message, None);
+        }
         while let Ok(message) = self.progress.try_recv() {
             session.publish(message, None);
         }
@@ -273,9 +281,7 @@ impl Link {
                     }
                 }
                 session.status(&self.status_topic, (self.online)());
-                for message in (self.retained)() {
-                    session.publish(message, None);
-                }
+                session.births = (self.retained)().into();
                 self.connection.send_replace(Connection::Up);
                 let BrokerAddress { host, port, tls } = &self.security.address;
                 let how = if *tls { "encrypted" } else { "not encrypted" };
@@ -343,6 +349,8 @@ struct Session {
     held: Held,
     /// When the status is published next.
     status_due: Instant,
+    /// Retained messages that are still to be published.
+    births: VecDeque<Message>,
     /// The message of the outbox that is on its way.
     underway: Option<Underway>,
     /// Publishes that the client has taken and not sent yet, in order: the outbox's key, if any.
@@ -366,6 +374,7 @@ impl Session {
             largest: None,
             held,
             status_due: Instant::now() + STATUS,
+            births: VecDeque::new(),
             underway: None,
             taken: VecDeque::new(),
             sent: Vec::new(),

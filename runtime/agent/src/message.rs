@@ -12,6 +12,7 @@ use crate::engine::ModelInfo;
 
 /// What kind of news an event is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum EventType {
     /// Something was seen for the first time.
@@ -35,6 +36,7 @@ impl EventType {
 
 /// `kinglet/D/event`
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Event {
     /// The same in every copy of this event, and in what becomes of it.
     pub id: String,
@@ -65,6 +67,7 @@ pub type Timing = BTreeMap<&'static str, u64>;
 
 /// `kinglet/D/status`
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Status {
     /// Whether it is there.
     pub state: State,
@@ -88,6 +91,8 @@ pub struct Status {
 
 /// A payload, and whether the device knew the time when it was made.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "{T}"))]
 pub struct Stamped<'a, T> {
     /// The payload.
     #[serde(flatten)]
@@ -99,6 +104,7 @@ pub struct Stamped<'a, T> {
 
 /// Whether a device is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// It is connected.
@@ -109,6 +115,7 @@ pub enum State {
 
 /// What answers a command: progress, then one result or one error.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum Reply {
     /// A step is done.
@@ -143,6 +150,7 @@ pub enum Reply {
 
 /// What came out of a command.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// An answer.

@@ -19,6 +19,7 @@ const LONGEST_REASON: usize = 300;
 
 /// One camera in `kinglet/D/status`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CameraReport {
     /// Whether frames come.
     pub state: CameraState,
@@ -41,6 +42,7 @@ pub struct CameraReport {
 
 /// Whether a camera delivers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum CameraState {
     /// No frame has come yet.

@@ -41,6 +41,7 @@ pub struct Monitor {
 
 /// Whether all is well.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Health {
     /// Whether nothing hangs. A camera or a broker that is away and tried again is no reason to be ill: a
     /// restart would not bring it back.
@@ -57,6 +58,7 @@ pub struct Health {
 
 /// What waits to be sent.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OutboxHealth {
     /// Messages.
     pub messages: usize,

@@ -59,6 +59,7 @@ pub struct Desired {
 
 /// `kinglet/D/shadow/reported`
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Reported {
     /// The version that runs; 0: the device's own file.
     pub version: u64,
@@ -71,6 +72,7 @@ pub struct Reported {
 
 /// A shadow that was refused.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Refused {
     /// Its version, if it could be read.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -203,9 +205,13 @@ pub(crate) struct Parts {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) crew: Arc<Crew>,
+    pub(crate) discovery: Discovery,
     /// Told when something has changed.
     pub(crate) changed: Arc<Notify>,
 }
+
+/// Retained messages that follow from the configuration.
+pub(crate) type Discovery = Box<dyn Fn(&Config) -> Vec<Message> + Send + Sync>;
 
 /// The shadow of a running device.
 pub(crate) struct Shadow {
@@ -227,6 +233,7 @@ struct Now {
 struct Public {
     reported: Vec<u8>,
     watches: Vec<String>,
+    discovery: Vec<Message>,
 }
 
 impl Shadow {
@@ -237,7 +244,7 @@ impl Shadow {
             waiting: None,
             answers: VecDeque::new(),
         };
-        let public = Mutex::new(now.public());
+        let public = Mutex::new(now.public(&parts.discovery));
         Shadow {
             parts,
             now: Mutex::new(now),
@@ -270,8 +277,11 @@ impl Shadow {
     }
 
     /// What is to be published on every connection.
-    pub(crate) fn reported(&self) -> Message {
-        self.message(lock(&self.public).reported.clone())
+    pub(crate) fn retained(&self) -> Vec<Message> {
+        let public = lock(&self.public);
+        let mut messages = public.discovery.clone();
+        messages.push(self.message(public.reported.clone()));
+        messages
     }
 
     /// The names of the watches that run.
@@ -337,7 +347,7 @@ impl Shadow {
                 answer
             }
         };
-        self.store(answer);
+        self.store(vec![answer]);
     }
 
     fn change(
@@ -411,10 +421,18 @@ impl Shadow {
     }
 
     fn report(&self, now: &Now) {
-        let public = now.public();
-        let reported = public.reported.clone();
-        *lock(&self.public) = public;
-        self.store(self.message(reported));
+        let public = now.public(&self.parts.discovery);
+        let mut messages = vec![self.message(public.reported.clone())];
+        let before = std::mem::replace(&mut *lock(&self.public), public).discovery;
+        let after = lock(&self.public).discovery.clone();
+        let gone = |old: &Message| !after.iter().any(|new| new.header.topic == old.header.topic);
+        for mut old in before.iter().filter(|old| gone(old)).cloned() {
+            // An empty message takes a retained one away.
+            old.payload.clear();
+            messages.push(old);
+        }
+        messages.extend(after.iter().filter(|new| !before.contains(new)).cloned());
+        self.store(messages);
     }
 
     fn message(&self, payload: Vec<u8>) -> Message {
@@ -430,16 +448,17 @@ impl Shadow {
         }
     }
 
-    fn store(&self, message: Message) {
-        if let Err(e) = self.parts.outbox.store(vec![message]) {
+    fn store(&self, messages: Vec<Message>) {
+        if let Err(e) = self.parts.outbox.store(messages) {
             tracing::error!("{e}");
         }
     }
 }
 
 impl Now {
-    fn public(&self) -> Public {
+    fn public(&self, discovery: &Discovery) -> Public {
         Public {
+            discovery: discovery(&self.config),
             reported: json(&Reported {
                 version: self.kept.version,
                 config: Settings::of(&self.config),

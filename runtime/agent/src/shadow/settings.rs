@@ -15,6 +15,7 @@ pub const OUTBOX_BYTES: std::ops::RangeInclusive<u64> = (1 << 20)..=(64 << 30);
 
 /// A configuration from afar. What is left out is as the device's own file has it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// All watches.
@@ -30,6 +31,7 @@ pub struct Settings {
 
 /// How a camera is used.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CameraSettings {
     /// Its name.
@@ -45,6 +47,7 @@ pub struct CameraSettings {
 
 /// What the outbox may hold.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OutboxSettings {
     /// Bytes of messages that are kept while the broker is away.
@@ -164,7 +167,7 @@ impl Settings {
 }
 
 fn read<T: DeserializeOwned>(value: Value) -> Result<Option<T>, serde_json::Error> {
-    serde_json::from_value(value).map(Some)
+    serde_json::from_value(value)
 }
 
 /// Changes the members of a list by their names.
@@ -336,6 +339,8 @@ mod tests {
         let second = changed(&first, json!({"camera": [{"name": "door", "fps": 3}]})).unwrap();
         assert_eq!(second.watch, first.watch);
         assert_eq!(second.camera.unwrap()[0].fps, Some(3.0));
+        let own_again = changed(&first, json!({"watch": null})).unwrap();
+        assert_eq!(own_again, Settings::default());
         for (changes, words) in [
             (json!({"watch": [{"ask": "?"}]}), "name"),
             (json!({"watch": [{"name": "new"}]}), "camera"),
