@@ -23,7 +23,7 @@ use crate::link::{Connection, Incoming, Link};
 use crate::message::{Outcome, Stamped, State, Status, Timing, json, rfc3339};
 use crate::operation::{Metrics, Monitor, Pulse, Server};
 use crate::orders::Orders;
-use crate::outbox::{Message, Outbox};
+use crate::outbox::Outbox;
 use crate::pending::Pending;
 use crate::schedule;
 use crate::security::Security;
@@ -158,6 +158,7 @@ impl Agent {
             outbox: Arc::clone(&outbox),
             metrics: Arc::clone(&metrics),
             crew: Arc::clone(&crew),
+            discovery: discovery(config.clone(), topics.clone(), engine.model().name),
             changed: Arc::clone(&status_changed),
         };
         let shadow = Arc::new(Shadow::new(parts, ready));
@@ -171,8 +172,7 @@ impl Agent {
             stopped.clone(),
         ));
         let timed = Arc::clone(&clock);
-        let shown = Arc::clone(&shadow);
-        let retained = retained(&shadow, &topics, &engine);
+        let (retained, shown) = (Arc::clone(&shadow), Arc::clone(&shadow));
         let monitored = Arc::clone(&monitor);
         let link = Link {
             client_id: config.device.name.clone(),
@@ -190,7 +190,7 @@ impl Agent {
                     clock: timed.mark(),
                 })
             }),
-            retained,
+            retained: Box::new(move || retained.retained()),
             status_changed,
             subscriptions: topics.subscriptions(&config.device.groups),
             outbox: Arc::clone(&outbox),
@@ -445,6 +445,14 @@ fn watch(
     }
 }
 
+/// What makes others know the device and its watches, for whoever asked for it.
+fn discovery(config: Config, topics: Topics, model: String) -> shadow::Discovery {
+    Box::new(move |now| match &config.homeassistant {
+        Some(home) => homeassistant::discovery(&home.prefix, now, &topics, &model),
+        None => Vec::new(),
+    })
+}
+
 fn thread(what: &'static str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     std::thread::Builder::new()
         .name(what.to_owned())
@@ -453,29 +461,6 @@ fn thread(what: &'static str, run: impl FnOnce() + Send + 'static) -> Result<Joi
             what,
             reason: e.to_string(),
         })
-}
-
-/// What the broker is to keep beside the status, made on every connect.
-fn retained(
-    shadow: &Arc<Shadow>,
-    topics: &Topics,
-    engine: &Arc<dyn Engine>,
-) -> Box<dyn Fn() -> Vec<Message> + Send> {
-    let (shadow, topics, engine) = (Arc::clone(shadow), topics.clone(), Arc::clone(engine));
-    Box::new(move || {
-        let mut messages = vec![shadow.reported()];
-        let config = shadow.config();
-        if let Some(home) = &config.homeassistant {
-            let model = engine.model().name;
-            messages.extend(homeassistant::discovery(
-                &home.prefix,
-                &config,
-                &topics,
-                &model,
-            ));
-        }
-        messages
-    })
 }
 
 fn status(config: &Config, engine: &dyn Engine) -> Status {

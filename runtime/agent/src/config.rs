@@ -282,8 +282,8 @@ impl WatchConfig {
 
 /// The schema of a watch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(untagged)]
 pub enum SchemaConfig {
     /// A file.
     File(PathBuf),

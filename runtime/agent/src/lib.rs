@@ -17,8 +17,8 @@
 //!   [`clock`]: whether the time is known.
 //! - [`signed`]: the format of signed commands; `orders`: which are obeyed; `nonces`: once each.
 //! - [`operation`]: numbers for Prometheus, and whether all is well.
-//! - `homeassistant`: what makes Home Assistant know the device.
 //! - [`shadow`]: configuration from afar; `crew`: the threads that it starts and stops.
+//! - `homeassistant`: what makes Home Assistant know the device.
 //! - `pending`: commands that wait, and may be called off.
 //! - [`worker`]: the one thread that computes; [`attempts`]: drawings that are looked at and drawn again.
 //! - [`agent`](mod@agent): [`Agent`], all of it wired together.

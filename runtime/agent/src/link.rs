@@ -73,7 +73,7 @@ pub(crate) struct Link {
     pub(crate) status_topic: String,
     pub(crate) will: Vec<u8>,
     pub(crate) online: Box<dyn Fn() -> Vec<u8> + Send>,
-    /// What else the broker is to keep, and may have lost.
+    /// What else the broker is to keep; published on every connect.
     pub(crate) retained: Box<dyn Fn() -> Vec<Message> + Send>,
     /// Told when there is news for the status.
     pub(crate) status_changed: Arc<Notify>,

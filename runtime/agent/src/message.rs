@@ -92,6 +92,8 @@ pub struct Status {
 
 /// A payload, and whether the device knew the time when it was made.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "{T}"))]
 pub struct Stamped<'a, T> {
     /// The payload.
     #[serde(flatten)]

@@ -205,9 +205,13 @@ pub(crate) struct Parts {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) crew: Arc<Crew>,
+    pub(crate) discovery: Discovery,
     /// Told when something has changed.
     pub(crate) changed: Arc<Notify>,
 }
+
+/// Retained messages that follow from the configuration.
+pub(crate) type Discovery = Box<dyn Fn(&Config) -> Vec<Message> + Send + Sync>;
 
 /// The shadow of a running device.
 pub(crate) struct Shadow {
@@ -228,7 +232,8 @@ struct Now {
 /// What others read while a change is being applied, which may take seconds.
 struct Public {
     reported: Vec<u8>,
-    config: Config,
+    watches: Vec<String>,
+    discovery: Vec<Message>,
 }
 
 impl Shadow {
@@ -239,7 +244,7 @@ impl Shadow {
             waiting: None,
             answers: VecDeque::new(),
         };
-        let public = Mutex::new(now.public());
+        let public = Mutex::new(now.public(&parts.discovery));
         Shadow {
             parts,
             now: Mutex::new(now),
@@ -272,19 +277,16 @@ impl Shadow {
     }
 
     /// What is to be published on every connection.
-    pub(crate) fn reported(&self) -> Message {
-        self.message(lock(&self.public).reported.clone())
+    pub(crate) fn retained(&self) -> Vec<Message> {
+        let public = lock(&self.public);
+        let mut messages = public.discovery.clone();
+        messages.push(self.message(public.reported.clone()));
+        messages
     }
 
     /// The names of the watches that run.
     pub(crate) fn watches(&self) -> Vec<String> {
-        let public = lock(&self.public);
-        public.config.watch.iter().map(|w| w.name.clone()).collect()
-    }
-
-    /// The configuration that runs.
-    pub(crate) fn config(&self) -> Config {
-        lock(&self.public).config.clone()
+        lock(&self.public).watches.clone()
     }
 
     fn desired(&self, payload: Vec<u8>) {
@@ -345,7 +347,7 @@ impl Shadow {
                 answer
             }
         };
-        self.store(answer);
+        self.store(vec![answer]);
     }
 
     fn change(
@@ -419,10 +421,18 @@ impl Shadow {
     }
 
     fn report(&self, now: &Now) {
-        let public = now.public();
-        let reported = public.reported.clone();
-        *lock(&self.public) = public;
-        self.store(self.message(reported));
+        let public = now.public(&self.parts.discovery);
+        let mut messages = vec![self.message(public.reported.clone())];
+        let before = std::mem::replace(&mut *lock(&self.public), public).discovery;
+        let after = lock(&self.public).discovery.clone();
+        let gone = |old: &Message| !after.iter().any(|new| new.header.topic == old.header.topic);
+        for mut old in before.iter().filter(|old| gone(old)).cloned() {
+            // An empty message takes a retained one away.
+            old.payload.clear();
+            messages.push(old);
+        }
+        messages.extend(after.iter().filter(|new| !before.contains(new)).cloned());
+        self.store(messages);
     }
 
     fn message(&self, payload: Vec<u8>) -> Message {
@@ -438,22 +448,23 @@ impl Shadow {
         }
     }
 
-    fn store(&self, message: Message) {
-        if let Err(e) = self.parts.outbox.store(vec![message]) {
+    fn store(&self, messages: Vec<Message>) {
+        if let Err(e) = self.parts.outbox.store(messages) {
             tracing::error!("{e}");
         }
     }
 }
 
 impl Now {
-    fn public(&self) -> Public {
+    fn public(&self, discovery: &Discovery) -> Public {
         Public {
+            discovery: discovery(&self.config),
             reported: json(&Reported {
                 version: self.kept.version,
                 config: Settings::of(&self.config),
                 refused: self.kept.refused.clone(),
             }),
-            config: self.config.clone(),
+            watches: self.config.watch.iter().map(|w| w.name.clone()).collect(),
         }
     }
 }

@@ -167,7 +167,7 @@ impl Settings {
 }
 
 fn read<T: DeserializeOwned>(value: Value) -> Result<Option<T>, serde_json::Error> {
-    serde_json::from_value(value).map(Some)
+    serde_json::from_value(value)
 }
 
 /// Changes the members of a list by their names.
@@ -339,6 +339,8 @@ mod tests {
         let second = changed(&first, json!({"camera": [{"name": "door", "fps": 3}]})).unwrap();
         assert_eq!(second.watch, first.watch);
         assert_eq!(second.camera.unwrap()[0].fps, Some(3.0));
+        let own_again = changed(&first, json!({"watch": null})).unwrap();
+        assert_eq!(own_again, Settings::default());
         for (changes, words) in [
             (json!({"watch": [{"ask": "?"}]}), "name"),
             (json!({"watch": [{"name": "new"}]}), "camera"),

@@ -64,6 +64,11 @@ fn device(folder: &std::path::Path, key: Option<&PrivateKey>) -> Device {
         outbox: Arc::new(Outbox::open(&folder.join("outbox"), 1 << 20).unwrap()),
         metrics: Arc::default(),
         crew: Arc::new(crew),
+        // One message a watch.
+        discovery: Box::new(|config| {
+            let named = |w: &WatchConfig| message(&w.name, json(&w.ask));
+            config.watch.iter().map(named).collect()
+        }),
         changed: Arc::default(),
         own,
     };
@@ -75,9 +80,23 @@ fn device(folder: &std::path::Path, key: Option<&PrivateKey>) -> Device {
     }
 }
 
+fn message(topic: &str, payload: Vec<u8>) -> Message {
+    Message {
+        header: Header {
+            topic: topic.to_owned(),
+            class: Class::Event,
+            retain: true,
+            content_type: String::new(),
+            correlation: None,
+        },
+        payload,
+    }
+}
+
 impl Device {
     fn reported(&self) -> Value {
-        serde_json::from_slice(&self.shadow.reported().payload).unwrap()
+        let retained = self.shadow.retained();
+        serde_json::from_slice(&retained.last().unwrap().payload).unwrap()
     }
 
     /// Publishes what is desired; returns the version that runs and why it was refused.
@@ -96,13 +115,19 @@ impl Device {
             clock: None,
         };
         self.shadow.set(&reply, None, changes.as_object().unwrap());
+        let last = self.sent().pop().unwrap();
+        serde_json::from_slice(&last.1).unwrap()
+    }
+
+    /// What was stored to be sent: topics and payloads.
+    fn sent(&self) -> Vec<(String, Vec<u8>)> {
         let outbox = &self.shadow.parts.outbox;
-        let mut last = Value::Null;
+        let mut sent = Vec::new();
         while let Some((key, message)) = outbox.first_of(|_| true).unwrap() {
-            last = serde_json::from_slice(&message.payload).unwrap();
             outbox.remove(key).unwrap();
+            sent.push((message.header.topic, message.payload));
         }
-        last
+        sent
     }
 
     fn asked(&self) -> Vec<String> {
@@ -244,5 +269,20 @@ fn where_commands_are_signed_shadows_are_too() {
     assert_eq!(device.desire(again), (2, None));
     let refused = device.desire(signed(3, "late?", NOW + 15)).1.unwrap();
     assert!(refused.contains("expired"), "{refused}");
+    device.end();
+}
+
+#[test]
+fn what_others_know_of_the_watches_follows() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = device(folder.path(), None);
+    assert_eq!(device.shadow.retained()[0], message("who", json(&"first?")));
+    device.desire(desired(1, &watch("second?")));
+    let sent = device.sent();
+    assert_eq!(sent.len(), 2);
+    assert_eq!(sent[1], ("who".to_owned(), json(&"second?")));
+    device.desire(desired(2, &json!({"watch": []})));
+    assert_eq!(device.sent()[1], ("who".to_owned(), Vec::new()));
+    assert_eq!(device.shadow.watches(), Vec::<String>::new());
     device.end();
 }
