@@ -19,6 +19,7 @@
 //! - [`operation`]: numbers for Prometheus, and whether all is well.
 //! - [`shadow`]: configuration from afar; `crew`: the threads that it starts and stops.
 //! - `homeassistant`: what makes Home Assistant know the device.
+//! - [`update`]: new models.
 //! - `pending`: commands that wait, and may be called off.
 //! - [`worker`]: the one thread that computes; [`attempts`]: drawings that are looked at and drawn again.
 //! - [`agent`](mod@agent): [`Agent`], all of it wired together.
@@ -61,6 +62,7 @@ pub mod slot;
 pub mod state;
 pub mod topic;
 pub mod trigger;
+pub mod update;
 pub mod watch;
 pub mod worker;
 

@@ -382,7 +382,7 @@ fn encoded(picture: Picture) -> Option<String> {
 }
 
 /// A panic in an engine costs the job, not the agent.
-fn guarded<T>(work: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
+pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
         let reason = "the model stopped unexpectedly; this is a bug of Kinglet";
         Err(EngineError::Refused(reason.to_owned()))
