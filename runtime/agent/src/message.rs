@@ -73,6 +73,8 @@ pub struct Status {
     pub state: State,
     /// The device's name.
     pub device: String,
+    /// The groups whose commands it follows.
+    pub groups: Vec<String>,
     /// The program's version.
     pub version: &'static str,
     /// Which model it runs.
@@ -84,6 +86,9 @@ pub struct Status {
     /// How its cameras do, by name; none in the will.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sources: BTreeMap<String, CameraReport>,
+    /// Degrees Celsius of its hottest sensor, where the system has one; none in the will.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
     /// When it came, RFC 3339; none in the will, which the broker publishes later.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at: Option<String>,
@@ -120,6 +125,8 @@ pub enum Reply {
     Progress {
         /// The command.
         id: String,
+        /// The device that answers: those of a group answer on one topic.
+        device: String,
         /// Steps done.
         step: usize,
         /// All steps.
@@ -132,6 +139,8 @@ pub enum Reply {
     Result {
         /// The command.
         id: String,
+        /// The device that answers: those of a group answer on one topic.
+        device: String,
         /// What came out.
         result: Outcome,
         /// Milliseconds by stage.
@@ -141,6 +150,8 @@ pub enum Reply {
     Error {
         /// The command.
         id: String,
+        /// The device that answers: those of a group answer on one topic.
+        device: String,
         /// Why not.
         error: String,
     },

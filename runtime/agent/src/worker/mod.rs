@@ -205,6 +205,7 @@ impl Worker {
         let mut progress = |step: Step<'_>| {
             let payload = Reply::Progress {
                 id: reply.id.clone(),
+                device: self.topics.device().to_owned(),
                 step: step.done,
                 of: step.of,
                 preview: request
@@ -274,6 +275,7 @@ impl Worker {
 pub(crate) fn result(topics: &Topics, reply: &ReplyTo, result: Outcome, timing: Timing) -> Message {
     let payload = Reply::Result {
         id: reply.id.clone(),
+        device: topics.device().to_owned(),
         result,
         timing,
     };
@@ -284,6 +286,7 @@ pub(crate) fn result(topics: &Topics, reply: &ReplyTo, result: Outcome, timing: 
 pub(crate) fn refusal(topics: &Topics, reply: &ReplyTo, reason: &str) -> Message {
     let payload = Reply::Error {
         id: reply.id.clone(),
+        device: topics.device().to_owned(),
         error: reason.to_owned(),
     };
     to(topics, reply, &payload)
