@@ -13,7 +13,7 @@ use rumqttc::v5::mqttbytes::v5::{
     Filter, Packet, PubAckReason, Publish, PublishProperties, SubscribeReasonCode,
 };
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
-use rumqttc::{TlsConfiguration, Transport};
+use rumqttc::{Outgoing, TlsConfiguration, Transport};
 use tokio::time::{Instant, timeout_at};
 
 use crate::failure::{Failure, Outcome};
@@ -22,6 +22,8 @@ use crate::failure::{Failure, Outcome};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Silence after which the broker is asked whether it is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// How long a goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(1);
 /// The largest message that is taken: a large picture.
 const LARGEST_MESSAGE: u32 = 64 << 20;
 /// Requests that the client may hold; one at a time is open.
@@ -140,6 +142,19 @@ impl Broker {
                 Ok(Err(e)) => return Err(self.lost(&e)),
                 Ok(Ok(Event::Incoming(Packet::Publish(publish)))) => return Ok(Some(publish)),
                 Ok(Ok(_)) => {}
+            }
+        }
+    }
+
+    /// Says goodbye.
+    pub(crate) async fn leave(&mut self) {
+        if self.client.try_disconnect().is_err() {
+            return;
+        }
+        let deadline = Instant::now() + GOODBYE;
+        while let Ok(Ok(event)) = timeout_at(deadline, self.events.poll()).await {
+            if matches!(event, Event::Outgoing(Outgoing::Disconnect)) {
+                return;
             }
         }
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use kinglet_agent::config::BrokerConfig;
 use kinglet_agent::topic::Topics;
-use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair};
 use serde_json::json;
 
 use super::broker::in_words;
@@ -82,7 +82,9 @@ fn about(file: &Path) -> &'static str {
 
 /// A request in PEM for a certificate whose common name is the user's.
 fn request(name: &str, key: &KeyPair) -> Outcome<String> {
-    let mut params = CertificateParams::new(Vec::new())?;
+    // With extensions it becomes a certificate of version 3, which TLS needs.
+    let mut params = CertificateParams::new(vec![name.to_owned()])?;
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
     Ok(params.serialize_request(key)?.pem()?)

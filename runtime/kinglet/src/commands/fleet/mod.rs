@@ -42,14 +42,16 @@ pub(crate) fn run(cli: &Cli, args: &FleetArgs) -> Outcome {
         .build()?;
     runtime.block_on(async {
         let mut broker = Broker::connect(&config).await?;
-        match &args.command {
+        let done = match &args.command {
             FleetCommand::Ls => ls::run(cli, &mut broker).await,
-            FleetCommand::Watch(watch) => watch::run(cli, broker, watch).await,
+            FleetCommand::Watch(watch) => watch::run(cli, &mut broker, watch).await,
             FleetCommand::See(see) => see::run(cli, &mut broker, see).await,
             FleetCommand::Set(set) => see::set(cli, &mut broker, set).await,
             FleetCommand::Draw(draw) => picture::draw(cli, &mut broker, draw).await,
             FleetCommand::Snapshot(args) => picture::snapshot(cli, &mut broker, args).await,
             FleetCommand::Enrol(_) | FleetCommand::Key(_) => Ok(()),
-        }
+        };
+        broker.leave().await;
+        done
     })
 }

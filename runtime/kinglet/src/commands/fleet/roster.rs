@@ -58,7 +58,9 @@ pub(crate) type Roster = BTreeMap<String, Device>;
 pub(crate) async fn get(broker: &mut Broker, filter: &str) -> Outcome<Roster> {
     // Not acknowledged one by one: brokers keep few messages at a time that are.
     let reply = broker.reply_topic();
-    broker.subscribe(&[reply.clone()], QoS::AtMostOnce).await?;
+    broker
+        .subscribe(std::slice::from_ref(&reply), QoS::AtMostOnce)
+        .await?;
     broker
         .subscribe(&[filter.to_owned()], QoS::AtMostOnce)
         .await?;

@@ -75,11 +75,11 @@ struct Fleet {
     note: Option<String>,
 }
 
-pub(crate) async fn run(cli: &Cli, mut broker: Broker, args: &WatchArgs) -> Outcome {
+pub(crate) async fn run(cli: &Cli, broker: &mut Broker, args: &WatchArgs) -> Outcome {
     let wanted = args.events.unwrap_or(u64::MAX);
     let live = !cli.json && std::io::stdout().is_terminal();
     let mut fleet = Fleet::default();
-    subscribe(&mut broker).await?;
+    subscribe(broker).await?;
     let mut drawn = Instant::now();
     while fleet.seen < wanted {
         match broker.next(drawn + OFTEN).await {
@@ -98,7 +98,7 @@ pub(crate) async fn run(cli: &Cli, mut broker: Broker, args: &WatchArgs) -> Outc
                 } else {
                     eprintln!("kinglet: {note}");
                 }
-                broker = again(broker).await;
+                *broker = again(broker).await;
                 fleet.note = None;
             }
         }
@@ -122,15 +122,13 @@ async fn subscribe(broker: &mut Broker) -> Outcome {
 }
 
 /// A new connection, as soon as there can be one.
-async fn again(mut broker: Broker) -> Broker {
+async fn again(broker: &Broker) -> Broker {
     loop {
         tokio::time::sleep(RETRY).await;
-        if let Ok(mut new) = broker.again().await {
-            let subscribed = subscribe(&mut new).await;
-            broker = new;
-            if subscribed.is_ok() {
-                return broker;
-            }
+        if let Ok(mut new) = broker.again().await
+            && subscribe(&mut new).await.is_ok()
+        {
+            return new;
         }
     }
 }
