@@ -30,6 +30,7 @@ use crate::security::Security;
 use crate::shadow::{self, Change, Shadow};
 use crate::slot::Slot;
 use crate::state;
+use crate::temperature;
 use crate::topic::Topics;
 use crate::trigger::Trigger;
 use crate::watch::Watch;
@@ -183,6 +184,7 @@ impl Agent {
                 json(&Stamped {
                     payload: &Status {
                         at: Some(rfc3339(OffsetDateTime::now_utc())),
+                        temperature: temperature::hottest(Path::new(temperature::SENSORS)),
                         sources: monitored.sources(Instant::now()),
                         watches: shown.watches(),
                         ..status.clone()
@@ -467,11 +469,13 @@ fn status(config: &Config, engine: &dyn Engine) -> Status {
     Status {
         state: State::Online,
         device: config.device.name.clone(),
+        groups: config.device.groups.clone(),
         version: env!("CARGO_PKG_VERSION"),
         model: engine.model(),
         cameras: config.camera.iter().map(|c| c.name.clone()).collect(),
         watches: config.watch.iter().map(|w| w.name.clone()).collect(),
         sources: BTreeMap::new(),
+        temperature: None,
         at: None,
     }
 }

@@ -16,7 +16,7 @@
 //! - [`keys`]: who may tell a device what to do: ed25519; [`state`]: what must survive a restart;
 //!   [`clock`]: whether the time is known.
 //! - [`signed`]: the format of signed commands; `orders`: which are obeyed; `nonces`: once each.
-//! - [`operation`]: numbers for Prometheus, and whether all is well.
+//! - [`operation`]: numbers for Prometheus, and whether all is well; `temperature`: how hot the board is.
 //! - [`shadow`]: configuration from afar; `crew`: the threads that it starts and stops.
 //! - `homeassistant`: what makes Home Assistant know the device.
 //! - [`update`]: new models.
@@ -60,6 +60,7 @@ pub mod shadow;
 pub mod signed;
 pub mod slot;
 pub mod state;
+mod temperature;
 pub mod topic;
 pub mod trigger;
 pub mod update;

@@ -94,8 +94,10 @@ impl Link {
         loop {
             let (client, events) = AsyncClient::new(self.options(), REQUESTS);
             let mut session = Session::new(client, held);
+            let began = Instant::now();
             let end = self.session(&mut session, events).await;
-            if session.connected {
+            // A broker that ends every connection soon is not asked ever again at once.
+            if session.connected && began.elapsed() > retry {
                 retry = FIRST_RETRY;
             }
             let End::Broken(e) = end else {

@@ -74,6 +74,8 @@ pub struct Status {
     pub state: State,
     /// The device's name.
     pub device: String,
+    /// The groups whose commands it follows.
+    pub groups: Vec<String>,
     /// The program's version.
     pub version: &'static str,
     /// Which model it runs.
@@ -85,6 +87,9 @@ pub struct Status {
     /// How its cameras do, by name; none in the will.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sources: BTreeMap<String, CameraReport>,
+    /// Degrees Celsius of its hottest sensor, where the system has one; none in the will.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
     /// When it came, RFC 3339; none in the will, which the broker publishes later.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at: Option<String>,
@@ -123,6 +128,8 @@ pub enum Reply {
     Progress {
         /// The command.
         id: String,
+        /// The device that answers: those of a group answer on one topic.
+        device: String,
         /// Steps done.
         step: usize,
         /// All steps.
@@ -135,6 +142,8 @@ pub enum Reply {
     Result {
         /// The command.
         id: String,
+        /// The device that answers: those of a group answer on one topic.
+        device: String,
         /// What came out.
         result: Outcome,
         /// What came of looking at drawings, if more than one try was allowed.
@@ -147,6 +156,8 @@ pub enum Reply {
     Error {
         /// The command.
         id: String,
+        /// The device that answers: those of a group answer on one topic.
+        device: String,
         /// Why not.
         error: String,
     },

@@ -34,6 +34,11 @@ impl Topics {
         }
     }
 
+    /// The device's name.
+    pub fn device(&self) -> &str {
+        &self.device
+    }
+
     /// Retained: whether it is there, and what it is.
     pub fn status(&self) -> String {
         self.of("status")

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use kinglet_quant::onnx::Graph;
 
+use crate::commands::fleet::cli::FleetArgs;
+
 /// A camera on a small board, understood and drawn from on the device, over MQTT.
 ///
 /// Exit codes: 0 done, 1 it could not be done (one line on standard error), 2 wrong usage.
@@ -41,6 +43,8 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// Say how fast this machine multiplies, as a share of its own limits.
     Bench,
+    /// Many devices, through their broker (docs/fleet.md).
+    Fleet(FleetArgs),
     /// Say what is in a model; exit 0 only if it is sound and whole.
     Inspect(InspectArgs),
 }

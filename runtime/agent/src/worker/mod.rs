@@ -192,6 +192,7 @@ impl Worker {
         let topic = self.topics.image(&reply.id);
         let payload = Reply::Result {
             id: reply.id.clone(),
+            device: self.topics.device().to_owned(),
             result: Outcome::Picture(topic.clone()),
             check,
             timing,
@@ -240,6 +241,7 @@ impl Worker {
         let preview = request.preview.then(|| encoded((step.preview)()?));
         let payload = Reply::Progress {
             id: reply.id.clone(),
+            device: self.topics.device().to_owned(),
             step: step.done,
             of: step.of,
             preview: preview.flatten(),
@@ -317,6 +319,7 @@ impl Worker {
 pub(crate) fn result(topics: &Topics, reply: &ReplyTo, result: Outcome, timing: Timing) -> Message {
     let payload = Reply::Result {
         id: reply.id.clone(),
+        device: topics.device().to_owned(),
         result,
         check: None,
         timing,
@@ -328,6 +331,7 @@ pub(crate) fn result(topics: &Topics, reply: &ReplyTo, result: Outcome, timing: 
 pub(crate) fn refusal(topics: &Topics, reply: &ReplyTo, reason: &str) -> Message {
     let payload = Reply::Error {
         id: reply.id.clone(),
+        device: topics.device().to_owned(),
         error: reason.to_owned(),
     };
     to(topics, reply, &payload)

@@ -6,6 +6,7 @@ mod compress;
 mod demo;
 mod draw;
 mod export;
+pub(crate) mod fleet;
 mod inspect;
 mod run;
 mod see;
@@ -31,6 +32,7 @@ pub(crate) fn run(cli: &Cli) -> Outcome {
         Command::Compress(args) => compress::run(cli, args),
         Command::Export(args) => export::run(cli, args),
         Command::Bench => bench::run(cli),
+        Command::Fleet(args) => fleet::run(cli, args),
         Command::Inspect(args) => inspect::run(cli, args),
     }
 }
