@@ -418,6 +418,7 @@ fn watch(
     let follow = watch.config.follow.filter(|_| watch.condition.is_none());
     let mut chosen = Instant::now();
     let mut seen = 0;
+    let mut last = None;
     while !slot.closed() && !stop.load(Ordering::Relaxed) {
         let Some(frame) = slot.newer_than(seen, WATCH_WAIT) else {
             continue;
@@ -430,6 +431,7 @@ fn watch(
             continue;
         }
         chosen = now;
+        last = Some(Arc::clone(&frame));
         let job = Job::Look {
             watch: Arc::clone(watch),
             frame,
@@ -443,6 +445,13 @@ fn watch(
                 metrics.missed(&watch.config.name);
             }
             Err(TrySendError::Disconnected(_)) => return,
+        }
+    }
+    // Not when the agent stops: what is seen then goes on.
+    if let Some(frame) = last.filter(|_| !slot.closed()) {
+        let watch = Arc::clone(watch);
+        if jobs.try_send(Job::Leave { watch, frame }).is_err() {
+            tracing::warn!("busy: the event of a watch that was changed has no end");
         }
     }
 }

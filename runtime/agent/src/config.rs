@@ -504,6 +504,28 @@ mod tests {
     }
 
     #[test]
+    fn who_may_sign_is_somebody_and_what_is_kept_is_bounded() {
+        let check = |lines: &str| {
+            let rest = "[device]\nname = 'a'\n[broker]\nurl = 'mqtt://localhost'\n[commands]\n";
+            let config: std::result::Result<Config, _> = toml::from_str(&format!("{rest}{lines}"));
+            let config = config.map_err(|e| e.to_string())?;
+            config.check().map_err(|e| e.to_string())
+        };
+        for (lines, words) in [
+            ("keys = []", "commands.keys"),
+            ("keys = ['ed25519:AAAA']", "public key"),
+            ("nonces = 0", "commands.nonces"),
+            ("nonces = 1000000", "commands.nonces"),
+            ("longest = 'for ever'", "length of time"),
+            ("key = 'x'", "key"),
+        ] {
+            let refused = check(lines).unwrap_err();
+            assert!(refused.contains(words), "{lines}: {refused}");
+        }
+        check("nonces = 1\nlongest = '1m'").unwrap();
+    }
+
+    #[test]
     fn plain_text_to_another_machine_must_be_asked_for() {
         assert_eq!(address("mqtt://localhost:1884", false).unwrap().port, 1884);
         assert_eq!(address("mqtt://127.0.0.1", false).unwrap().port, 1883);

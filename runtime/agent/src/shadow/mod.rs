@@ -2,7 +2,7 @@
 //!
 //! Both have a version that only grows. What is desired is checked as a whole before anything of it is
 //! applied; if it is refused, the last good one goes on, and both that and the reason are reported. The last
-//! good one is kept in [`State`](crate::state::State), before it is applied, and is what runs after a restart.
+//! good one is kept in [`State`], before it is applied, and is what runs after a restart.
 
 mod settings;
 #[cfg(test)]

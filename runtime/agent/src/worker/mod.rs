@@ -50,6 +50,13 @@ pub enum Job {
         /// Whether the scene is the one that was looked at before.
         again: bool,
     },
+    /// A watch has been taken away or changed: what it followed has ended.
+    Leave {
+        /// The watch.
+        watch: Arc<Watch>,
+        /// The last frame that it chose.
+        frame: Arc<Frame>,
+    },
     /// A command.
     Command {
         /// The command.
@@ -92,6 +99,11 @@ impl Worker {
                 } => {
                     let life = lives.entry(watch.config.name.clone()).or_default();
                     self.look(life, &watch, &frame, since, again);
+                }
+                Job::Leave { watch, frame } => {
+                    if let Some(mut life) = lives.remove(&watch.config.name) {
+                        self.end(&mut life, &watch, &frame);
+                    }
                 }
                 Job::Command { command, since } => {
                     self.pending.begin(&command.reply.id);
