@@ -114,6 +114,14 @@ impl Viewer {
             .unwrap();
     }
 
+    /// Publishes something that the broker keeps.
+    pub fn keep(&self, topic: &str, payload: impl Into<Vec<u8>>) {
+        let payload: Vec<u8> = payload.into();
+        self.client
+            .publish(topic, QoS::AtLeastOnce, true, payload)
+            .unwrap();
+    }
+
     /// Publishes a command that is to be answered on `response`, with correlation data.
     pub fn ask(&self, topic: &str, payload: &str, response: &str, correlation: &[u8]) {
         let properties = PublishProperties {
@@ -138,6 +146,7 @@ fn conforms(topic: &str, payload: &Value) {
     let levels: Vec<&str> = topic.split('/').collect();
     let name = match levels[..] {
         [_, _, "shadow", which] => format!("shadow-{which}"),
+        [_, _, "job", _] => "job-progress".to_owned(),
         [_, _, name, ..] => name.to_owned(),
         _ => return,
     };

@@ -23,7 +23,7 @@ use crate::link::{Connection, Incoming, Link};
 use crate::message::{Outcome, Stamped, State, Status, Timing, json, rfc3339};
 use crate::operation::{Metrics, Monitor, Pulse, Server};
 use crate::orders::Orders;
-use crate::outbox::Outbox;
+use crate::outbox::{Class, Outbox};
 use crate::pending::Pending;
 use crate::schedule;
 use crate::security::Security;
@@ -33,8 +33,9 @@ use crate::state;
 use crate::temperature;
 use crate::topic::Topics;
 use crate::trigger::Trigger;
+use crate::update::{self, Surroundings, Updater};
 use crate::watch::Watch;
-use crate::worker::{Job, QUEUE, Worker, refusal, result};
+use crate::worker::{Job, QUEUE, Worker, message, refusal, result};
 
 /// Progress messages that may wait.
 const PROGRESS: usize = 32;
@@ -42,6 +43,8 @@ const PROGRESS: usize = 32;
 const WATCH_WAIT: Duration = Duration::from_millis(500);
 /// Changes of the configuration that may wait.
 const CHANGES: usize = 8;
+/// Jobs that may wait.
+const UPDATES: usize = 4;
 /// The outbox's file in the state directory.
 const OUTBOX: &str = "outbox.redb";
 /// The file of what else survives a restart.
@@ -74,6 +77,30 @@ impl Agent {
         folder: &Path,
         state: &Path,
         engine: Arc<dyn Engine>,
+    ) -> Result<Self> {
+        Self::run(config, folder, state, engine, None)
+    }
+
+    /// The same with an engine whose model can be replaced.
+    ///
+    /// # Errors
+    /// [`AgentError`], as above.
+    pub fn start_updating(
+        config: &Config,
+        folder: &Path,
+        state: &Path,
+        updater: Updater,
+    ) -> Result<Self> {
+        let engine = updater.engine();
+        Self::run(config, folder, state, engine, Some(updater))
+    }
+
+    fn run(
+        config: &Config,
+        folder: &Path,
+        state: &Path,
+        engine: Arc<dyn Engine>,
+        updater: Option<Updater>,
     ) -> Result<Self> {
         config.check()?;
         std::fs::create_dir_all(state).map_err(|e| AgentError::State {
@@ -172,6 +199,15 @@ impl Agent {
             changes.clone(),
             stopped.clone(),
         ));
+        let updates = start_updates(
+            updater,
+            Arc::clone(&clock),
+            Arc::clone(&shadow),
+            topics.clone(),
+            Arc::clone(&outbox),
+            Arc::clone(&status_changed),
+        )?;
+        let running = Arc::clone(&engine);
         let timed = Arc::clone(&clock);
         let (retained, shown) = (Arc::clone(&shadow), Arc::clone(&shadow));
         let monitored = Arc::clone(&monitor);
@@ -187,6 +223,7 @@ impl Agent {
                         temperature: temperature::hottest(Path::new(temperature::SENSORS)),
                         sources: monitored.sources(Instant::now()),
                         watches: shown.watches(),
+                        model: running.model(),
                         ..status.clone()
                     },
                     clock: timed.mark(),
@@ -206,6 +243,7 @@ impl Agent {
                 metrics,
                 orders,
                 changes,
+                updates,
             ),
             connection: connection_sender,
             stop: stopped,
@@ -260,10 +298,17 @@ fn incoming(
     metrics: Arc<Metrics>,
     orders: Arc<Orders>,
     changes: SyncSender<Change>,
+    updates: SyncSender<Vec<u8>>,
 ) -> Box<dyn Fn(Incoming) + Send> {
     let made = AtomicU64::new(0);
-    let desired = topics.desired();
+    let (desired, job) = (topics.desired(), topics.job());
     Box::new(move |message| {
+        if message.topic == job {
+            if updates.try_send(message.payload).is_err() {
+                tracing::error!("a job is lost: {UPDATES} are waiting already");
+            }
+            return;
+        }
         if message.topic == desired {
             if changes.try_send(Change::Desired(message.payload)).is_err() {
                 tracing::error!("a shadow is lost: {CHANGES} changes are waiting already");
@@ -472,6 +517,40 @@ fn thread(what: &'static str, run: impl FnOnce() + Send + 'static) -> Result<Joi
             what,
             reason: e.to_string(),
         })
+}
+
+/// Starts what installs models, or what says that none are taken. Returns where jobs go.
+fn start_updates(
+    updater: Option<Updater>,
+    clock: Arc<Clock>,
+    shadow: Arc<Shadow>,
+    topics: Topics,
+    outbox: Arc<Outbox>,
+    changed: Arc<Notify>,
+) -> Result<SyncSender<Vec<u8>>> {
+    let (updates, inbox) = sync_channel(UPDATES);
+    let publish = move |progress: update::Progress| {
+        let ended = progress.state.is_end();
+        let topic = topics.job_progress(&progress.id);
+        if let Err(e) = outbox.store(vec![message(&topic, Class::Reply, json(&progress), None)]) {
+            tracing::error!("{e}");
+        }
+        if ended {
+            changed.notify_one();
+        }
+    };
+    thread("update", move || match updater {
+        Some(updater) => {
+            let around = Surroundings {
+                now: Box::new(move || clock.known()),
+                accepts: Box::new(move |engine| shadow.suits(engine)),
+                publish: Box::new(publish),
+            };
+            updater.run(&around, &inbox);
+        }
+        None => update::refuse_all(&inbox, &publish),
+    })?;
+    Ok(updates)
 }
 
 fn status(config: &Config, engine: &dyn Engine) -> Status {

@@ -14,6 +14,7 @@ use crate::period::{Limit, Period};
 use crate::schedule::Hours;
 use crate::topic;
 use crate::trigger::When;
+use crate::update::manifest::Keys;
 use crate::watch::MOST_EXAMPLES;
 
 /// A configuration file.
@@ -33,6 +34,9 @@ pub struct Config {
     /// The outbox.
     #[serde(default)]
     pub outbox: OutboxConfig,
+    /// New models; left out: none are taken.
+    #[serde(default)]
+    pub update: Option<UpdateConfig>,
     /// Numbers and health over HTTP.
     #[serde(default)]
     pub metrics: Option<MetricsConfig>,
@@ -139,6 +143,43 @@ impl Default for OutboxConfig {
     fn default() -> Self {
         OutboxConfig {
             max_bytes: 64 << 20,
+        }
+    }
+}
+
+/// `[update]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateConfig {
+    /// Those who may sign models.
+    pub keys: Vec<PublicKey>,
+    /// How many of them must have signed one.
+    #[serde(default = "one")]
+    pub threshold: usize,
+    /// The most bytes of a model.
+    #[serde(default = "largest_model")]
+    pub max_bytes: u64,
+    /// Certificates of the authorities that may vouch for servers that models come from, in PEM; left out:
+    /// the system's.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
+}
+
+fn one() -> usize {
+    1
+}
+
+fn largest_model() -> u64 {
+    16 << 30
+}
+
+impl UpdateConfig {
+    /// Whose signatures count.
+    #[must_use]
+    pub fn trust(&self) -> Keys {
+        Keys {
+            keys: self.keys.clone(),
+            threshold: self.threshold,
         }
     }
 }
@@ -349,6 +390,7 @@ impl Config {
             commands: CommandsConfig::default(),
             model: ModelConfig::default(),
             outbox: OutboxConfig::default(),
+            update: None,
             metrics: None,
             homeassistant: None,
             camera: Vec::new(),
@@ -378,6 +420,16 @@ impl Config {
             }
         }
         self.broker.address()?;
+        if let Some(update) = &self.update
+            && let Err(reason) = update.trust().check()
+        {
+            let threshold = update.threshold.to_string();
+            return Err(error(
+                "update.threshold",
+                &threshold,
+                &format!("is refused: {reason}"),
+            ));
+        }
         let commands = &self.commands;
         if commands.keys.as_ref().is_some_and(Vec::is_empty) {
             let expected = "names none; one is needed, or the key left out";

@@ -13,6 +13,8 @@ use crate::message::{Event, Reply, Stamped, Status};
 use crate::operation::Health;
 use crate::shadow::{OutboxSettings, Reported, Settings};
 use crate::signed;
+use crate::update::manifest::Manifest;
+use crate::update::{Job, Progress};
 
 /// A command.
 #[derive(JsonSchema)]
@@ -65,6 +67,11 @@ fn read<T: JsonSchema>() -> Schema {
     settings.into_generator().into_root_schema_for::<T>()
 }
 
+fn taken_whole<T: JsonSchema>() -> Schema {
+    let settings = SchemaSettings::draft2020_12().for_deserialize();
+    settings.into_generator().into_root_schema_for::<T>()
+}
+
 fn taken<A: JsonSchema>() -> Schema {
     let settings = SchemaSettings::draft2020_12().for_deserialize();
     let mut schema = settings
@@ -88,6 +95,9 @@ fn the_schemas_in_docs_are_those_of_the_types() {
         ("health", sent::<Health>()),
         ("result", sent::<Stamped<'static, Reply>>()),
         ("status", sent::<Stamped<'static, Status>>()),
+        ("job", taken_whole::<Job>()),
+        ("job-progress", sent::<Progress>()),
+        ("manifest", taken_whole::<Manifest>()),
         ("shadow-desired", read::<Desired>()),
         ("shadow-reported", sent::<Reported>()),
         ("signed", read::<signed::Payload>()),

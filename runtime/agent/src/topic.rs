@@ -79,10 +79,20 @@ impl Topics {
         let groups = groups
             .iter()
             .map(|g| format!("{PREFIX}/group/{g}/command/+"));
-        [self.of("command/+"), self.desired()]
+        [self.of("command/+"), self.desired(), self.job()]
             .into_iter()
             .chain(groups)
             .collect()
+    }
+
+    /// Retained: the model that the device is to install.
+    pub fn job(&self) -> String {
+        self.of("job")
+    }
+
+    /// How far a job is.
+    pub fn job_progress(&self, id: &str) -> String {
+        self.of(&format!("job/{id}"))
     }
 
     fn of(&self, rest: &str) -> String {

@@ -276,6 +276,16 @@ impl Shadow {
         }
     }
 
+    /// Whether an engine can do what is asked of this device now.
+    ///
+    /// # Errors
+    /// The reason in words.
+    pub(crate) fn suits(&self, engine: &dyn Engine) -> std::result::Result<(), String> {
+        let config = lock(&self.now).config.clone();
+        let watches = watch::load_all(&config, &self.parts.folder, engine);
+        watches.map(|_| ()).map_err(|e| e.to_string())
+    }
+
     /// What is to be published on every connection.
     pub(crate) fn retained(&self) -> Vec<Message> {
         let public = lock(&self.public);

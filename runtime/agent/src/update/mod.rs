@@ -85,7 +85,7 @@ pub struct Job {
 }
 
 /// `kinglet/D/job/ID`
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Progress {
     /// The job.
@@ -107,7 +107,7 @@ pub struct Progress {
 }
 
 /// How far a job is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum JobState {
@@ -179,6 +179,8 @@ pub struct Updater {
     trust: Keys,
     max_bytes: u64,
     switch: Arc<Switch>,
+    /// A trial that goes well so far: it is over when everything else has started, too.
+    trial: Option<Trial>,
     /// What became of a trial when the program started.
     end: Option<Progress>,
 }
@@ -230,8 +232,7 @@ impl Updater {
         max_bytes: u64,
     ) -> Result<Self> {
         let mut record = ledger.load()?;
-        let mut end = None;
-        let mut engine = None;
+        let (mut end, mut engine, mut on_trial) = (None, None, None);
         if let Some(mut trial) = record.trial.clone() {
             trial.starts += 1;
             record.trial = Some(trial.clone());
@@ -244,28 +245,16 @@ impl Updater {
                 let counted = ledger.store(&record).map_err(|e| e.to_string());
                 counted.and_then(|()| attempt(&record, &trial, &slots, loader.as_ref()))
             };
-            let (ended, reason) = match tried {
-                Ok(tried) => match confirm(&mut record, ledger.as_ref(), &trial) {
-                    Ok(()) => {
-                        engine = Some(tried);
-                        (JobState::Confirmed, None)
-                    }
-                    Err(e) => (JobState::RolledBack, Some(e)),
-                },
-                Err(e) => (JobState::RolledBack, Some(e)),
-            };
-            let version = record.slots.get(&trial.slot).map(|m| m.version);
-            if ended == JobState::RolledBack {
-                give_up(&mut record, ledger.as_ref(), &trial);
+            match tried {
+                Ok(tried) => {
+                    engine = Some(tried);
+                    on_trial = Some(trial);
+                }
+                Err(reason) => {
+                    tracing::error!(job = trial.job, "the new model is given back: {reason}");
+                    end = Some(give_up(&mut record, ledger.as_ref(), &trial, reason));
+                }
             }
-            end = Some(Progress {
-                id: trial.job,
-                state: ended,
-                version,
-                bytes: None,
-                of: None,
-                reason,
-            });
         }
         let engine = match engine {
             Some(engine) => engine,
@@ -285,8 +274,26 @@ impl Updater {
             trust,
             max_bytes,
             switch: Arc::new(Switch::new(engine)),
+            trial: on_trial,
             end,
         })
+    }
+
+    /// Everything has started: a trial is over. What became of one is told.
+    fn settle(&mut self, around: &Surroundings) {
+        if let Some(trial) = self.trial.take() {
+            let confirmed = self.ledger.load().map_err(|e| e.to_string());
+            let confirmed =
+                confirmed.and_then(|mut record| confirm(&mut record, self.ledger.as_ref(), &trial));
+            match confirmed {
+                Ok(end) => self.end = Some(end),
+                // It is tried once more at the next start.
+                Err(e) => tracing::error!("{e}"),
+            }
+        }
+        if let Some(end) = self.end.take() {
+            (around.publish)(end);
+        }
     }
 
     /// The engine, whose model may be another one later.
@@ -297,9 +304,7 @@ impl Updater {
 
     /// Does jobs until no more can come. An empty one calls off what waits to be tried again.
     pub(crate) fn run(mut self, around: &Surroundings, inbox: &Receiver<Vec<u8>>) {
-        if let Some(end) = self.end.take() {
-            (around.publish)(end);
-        }
+        self.settle(around);
         let mut next = None;
         loop {
             let payload = match next.take() {
@@ -356,7 +361,9 @@ impl Updater {
                 .load()
                 .map_err(|e| Failure::Later(e.to_string()));
             let done = done.and_then(|mut record| {
-                if record.ended.contains(&job.id) {
+                // Whoever sends a job again wants to know what became of it.
+                if let Some(end) = record.ended.iter().find(|end| end.id == job.id) {
+                    (around.publish)(end.clone());
                     return Ok(());
                 }
                 let manifest = self.admit(around, &record, job)?;
@@ -380,16 +387,14 @@ impl Updater {
                 let model = self.model(slot, &manifest);
                 self.loader.check(&model).map_err(Failure::Refused)?;
                 say(JobState::Switching, None, None);
-                let (state, reason) = self.switch_to(around, record, slot, &job.id);
-                say(state, None, reason);
+                (around.publish)(self.switch_to(around, record, slot, &job.id));
                 Ok(())
             });
             match done {
                 Ok(()) => return,
                 Err(Failure::Refused(reason)) => {
                     tracing::error!(job = job.id, "a model is refused: {reason}");
-                    self.remember(&job.id);
-                    say(JobState::Refused, None, Some(reason));
+                    self.refused(around, &job.id, version.get(), reason);
                     return;
                 }
                 Err(Failure::Later(reason)) => {
@@ -446,7 +451,7 @@ impl Updater {
         mut record: Record,
         slot: Slot,
         job: &str,
-    ) -> (JobState, Option<String>) {
+    ) -> Progress {
         let trial = Trial {
             slot,
             job: job.to_owned(),
@@ -454,11 +459,9 @@ impl Updater {
         };
         record.trial = Some(trial.clone());
         if let Err(e) = self.ledger.store(&record) {
-            record.trial = None;
-            give_up(&mut record, self.ledger.as_ref(), &trial);
-            return (JobState::RolledBack, Some(e.to_string()));
+            return give_up(&mut record, self.ledger.as_ref(), &trial, e.to_string());
         }
-        let mut result = (JobState::Confirmed, None);
+        let mut result = ended(&record, &trial, JobState::Confirmed, None);
         self.switch.replace(|| {
             let tried = attempt(&record, &trial, &self.slots, self.loader.as_ref());
             let tried = tried.and_then(|engine| {
@@ -470,8 +473,7 @@ impl Updater {
                 Ok(engine) => Some(engine),
                 Err(reason) => {
                     tracing::error!(job, "the new model is given back: {reason}");
-                    result = (JobState::RolledBack, Some(reason));
-                    give_up(&mut record, self.ledger.as_ref(), &trial);
+                    result = give_up(&mut record, self.ledger.as_ref(), &trial, reason);
                     let old = current(&record, &self.slots, self.loader.as_ref());
                     old.inspect_err(|e| tracing::error!("there is no model: {e}"))
                         .ok()
@@ -485,13 +487,38 @@ impl Updater {
         model(&self.slots, slot, manifest)
     }
 
-    fn remember(&self, job: &str) {
+    fn refused(&self, around: &Surroundings, job: &str, version: Option<u64>, reason: String) {
+        let end = Progress {
+            id: job.to_owned(),
+            state: JobState::Refused,
+            version,
+            bytes: None,
+            of: None,
+            reason: Some(reason),
+        };
         let stored = self.ledger.load().and_then(|mut record| {
-            record.end(job);
+            record.end(end.clone());
             self.ledger.store(&record)
         });
         if let Err(e) = stored {
             tracing::error!("{e}");
+        }
+        (around.publish)(end);
+    }
+}
+
+/// Refuses jobs, where the configuration takes none.
+pub(crate) fn refuse_all(inbox: &Receiver<Vec<u8>>, publish: &dyn Fn(Progress)) {
+    while let Ok(payload) = inbox.recv() {
+        if let Ok(job) = parse(&payload) {
+            publish(Progress {
+                id: job.id,
+                state: JobState::Refused,
+                version: None,
+                bytes: None,
+                of: None,
+                reason: Some("this device takes no models: it has no [update]".to_owned()),
+            });
         }
     }
 }
@@ -556,32 +583,47 @@ fn prove(engine: &dyn Engine, smoke: &Smoke) -> std::result::Result<(), String> 
     Ok(())
 }
 
+/// The end of a trial.
+fn ended(record: &Record, trial: &Trial, state: JobState, reason: Option<String>) -> Progress {
+    Progress {
+        id: trial.job.clone(),
+        state,
+        version: record.slots.get(&trial.slot).map(|m| m.version),
+        bytes: None,
+        of: None,
+        reason,
+    }
+}
+
 /// A model has proved itself.
 fn confirm(
     record: &mut Record,
     ledger: &dyn Ledger,
     trial: &Trial,
-) -> std::result::Result<(), String> {
+) -> std::result::Result<Progress, String> {
     let mut confirmed = record.clone();
     confirmed.current = Some(trial.slot);
     confirmed.trial = None;
     if let Some(keys) = record.slots.get(&trial.slot).and_then(|m| m.keys.clone()) {
         confirmed.keys = Some(keys);
     }
-    confirmed.end(&trial.job);
+    let end = ended(record, trial, JobState::Confirmed, None);
+    confirmed.end(end.clone());
     ledger.store(&confirmed).map_err(|e| e.to_string())?;
     *record = confirmed;
-    Ok(())
+    Ok(end)
 }
 
 /// A model has not proved itself.
-fn give_up(record: &mut Record, ledger: &dyn Ledger, trial: &Trial) {
+fn give_up(record: &mut Record, ledger: &dyn Ledger, trial: &Trial, reason: String) -> Progress {
+    let end = ended(record, trial, JobState::RolledBack, Some(reason));
     record.trial = None;
-    record.end(&trial.job);
+    record.end(end.clone());
     if let Err(e) = ledger.store(record) {
         // It is tried again at the next start.
         tracing::error!("{e}");
     }
+    end
 }
 
 /// Loads the model that runs: that of the current slot, else that of the other one, else the configuration's.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
+use super::Progress;
 use super::manifest::{Keys, Manifest};
 use crate::error::Result;
 use crate::state::State;
@@ -50,8 +51,8 @@ pub(crate) struct Record {
     pub(crate) slots: BTreeMap<Slot, Manifest>,
     /// Whose signatures count, if that is not what the configuration says any more.
     pub(crate) keys: Option<Keys>,
-    /// Jobs that have ended.
-    pub(crate) ended: VecDeque<String>,
+    /// What became of the last jobs.
+    pub(crate) ended: VecDeque<Progress>,
 }
 
 /// A model that is tried.
@@ -71,14 +72,13 @@ impl Record {
         current.map_or(0, |manifest| manifest.version)
     }
 
-    /// Remembers that a job has ended.
-    pub(crate) fn end(&mut self, job: &str) {
-        if !self.ended.iter().any(|id| id == job) {
-            if self.ended.len() == JOBS {
-                self.ended.pop_front();
-            }
-            self.ended.push_back(job.to_owned());
+    /// Remembers what became of a job.
+    pub(crate) fn end(&mut self, end: Progress) {
+        self.ended.retain(|known| known.id != end.id);
+        if self.ended.len() == JOBS {
+            self.ended.pop_front();
         }
+        self.ended.push_back(end);
     }
 }
 

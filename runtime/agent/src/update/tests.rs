@@ -341,7 +341,7 @@ fn smoke() -> Smoke {
 }
 
 /// Does a job, tried again `tries` times at most; returns its end, if it has one, and its reason.
-fn done(updater: &Updater, job: &Job, tries: usize) -> Option<(JobState, String)> {
+fn done(updater: &mut Updater, job: &Job, tries: usize) -> Option<(JobState, String)> {
     let said = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&said);
     let around = Surroundings {
@@ -350,6 +350,8 @@ fn done(updater: &Updater, job: &Job, tries: usize) -> Option<(JobState, String)
         publish: Box::new(move |progress| sink.lock().unwrap().push(progress)),
     };
     let mut left = tries;
+    updater.settle(&around);
+    said.lock().unwrap().clear();
     updater.job(&around, job, &mut |_| {
         left = left.saturating_sub(1);
         left > 0
@@ -370,12 +372,12 @@ fn a_good_model_stays_and_a_bad_one_is_given_back() {
     let updater = world.boot().unwrap();
     assert_eq!(runs(&updater), "own");
     let good = world.manifest(1, "model 1, good");
-    let updater = world.boot().unwrap();
-    let end = done(&updater, &world.job("1", &good), 1).unwrap();
+    let mut updater = world.boot().unwrap();
+    let end = done(&mut updater, &world.job("1", &good), 1).unwrap();
     assert_eq!(end, (JobState::Confirmed, String::new()));
     assert_eq!(runs(&updater), "model 1, good");
     assert!(
-        done(&updater, &world.job("1", &good), 1).is_none(),
+        done(&mut updater, &world.job("1", &good), 1).is_none(),
         "a job is done once"
     );
 
@@ -384,8 +386,8 @@ fn a_good_model_stays_and_a_bad_one_is_given_back() {
         ("no", "no model at all", JobState::Refused, "no model"),
     ] {
         let manifest = world.manifest(2, text);
-        let updater = world.boot().unwrap();
-        let (state, reason) = done(&updater, &world.job(id, &manifest), 1).unwrap();
+        let mut updater = world.boot().unwrap();
+        let (state, reason) = done(&mut updater, &world.job(id, &manifest), 1).unwrap();
         assert_eq!(state, expected, "{reason}");
         assert!(reason.contains(words), "{reason}");
         assert_eq!(runs(&updater), "model 1, good");
@@ -396,9 +398,9 @@ fn a_good_model_stays_and_a_bad_one_is_given_back() {
         );
     }
     let better = world.manifest(3, "model 3, good");
-    let updater = world.boot().unwrap();
+    let mut updater = world.boot().unwrap();
     assert_eq!(
-        done(&updater, &world.job("3", &better), 1).unwrap().0,
+        done(&mut updater, &world.job("3", &better), 1).unwrap().0,
         JobState::Confirmed
     );
     assert_eq!(runs(&world.boot().unwrap()), "model 3, good");
@@ -408,11 +410,11 @@ fn a_good_model_stays_and_a_bad_one_is_given_back() {
 fn what_may_not_be_installed_is_refused_in_words() {
     let mut world = World::new();
     let good = world.manifest(5, "model 5, good");
-    let updater = world.boot().unwrap();
-    done(&updater, &world.job("5", &good), 1).unwrap();
+    let mut updater = world.boot().unwrap();
+    done(&mut updater, &world.job("5", &good), 1).unwrap();
     let refused = |world: &World, id: &str, manifest: &Manifest, words: &str| {
-        let updater = world.boot().unwrap();
-        let (state, reason) = done(&updater, &world.job(id, manifest), 1).unwrap();
+        let mut updater = world.boot().unwrap();
+        let (state, reason) = done(&mut updater, &world.job(id, manifest), 1).unwrap();
         assert_eq!(state, JobState::Refused);
         assert!(reason.contains(words), "{words}: {reason}");
         assert_eq!(runs(&updater), "model 5, good");
@@ -447,8 +449,8 @@ fn what_may_not_be_installed_is_refused_in_words() {
         allow_downgrade: true,
         ..old
     };
-    let updater = world.boot().unwrap();
-    let end = done(&updater, &world.job("down", &down), 1).unwrap();
+    let mut updater = world.boot().unwrap();
+    let end = done(&mut updater, &world.job("down", &down), 1).unwrap();
     assert_eq!(end.0, JobState::Confirmed, "{}", end.1);
 }
 
@@ -461,15 +463,15 @@ fn keys_are_rotated_by_a_manifest_and_the_old_ones_count_no_more() {
         keys: vec![new.public()],
         threshold: 1,
     });
-    let updater = world.boot().unwrap();
-    done(&updater, &world.job("1", &first), 1).unwrap();
+    let mut updater = world.boot().unwrap();
+    done(&mut updater, &world.job("1", &first), 1).unwrap();
     let second = world.manifest(2, "model 2, good");
-    let updater = world.boot().unwrap();
-    let (state, reason) = done(&updater, &world.job("2", &second), 1).unwrap();
+    let mut updater = world.boot().unwrap();
+    let (state, reason) = done(&mut updater, &world.job("2", &second), 1).unwrap();
     assert_eq!(state, JobState::Refused, "the old key");
     assert!(reason.contains("0 of 1"), "{reason}");
     world.key = new;
-    let end = done(&updater, &world.job("2b", &second), 1).unwrap();
+    let end = done(&mut updater, &world.job("2b", &second), 1).unwrap();
     assert_eq!(end.0, JobState::Confirmed, "{}", end.1);
 }
 
@@ -480,12 +482,12 @@ fn whatever_fails_the_old_or_the_new_model_runs() {
     let install = |fault: Fault| -> usize {
         let mut world = World::new();
         let old = world.manifest(1, "model 1, good");
-        done(&world.boot().unwrap(), &world.job("1", &old), 1).unwrap();
+        done(&mut world.boot().unwrap(), &world.job("1", &old), 1).unwrap();
         let new = world.manifest(2, "model 2, good and longer");
         let job = world.job("2", &new);
-        let updater = world.boot().unwrap();
+        let mut updater = world.boot().unwrap();
         world.disk.set(fault);
-        let end = done(&updater, &job, 3);
+        let end = done(&mut updater, &job, 3);
         let operations = world.disk.done();
         let known = ["model 1, good", "model 2, good and longer"];
         assert!(
@@ -496,7 +498,7 @@ fn whatever_fails_the_old_or_the_new_model_runs() {
         drop(updater);
 
         world.disk.reboot();
-        let updater = world.boot().unwrap();
+        let mut updater = world.boot().unwrap();
         assert!(
             known.contains(&&*runs(&updater)),
             "{fault:?}: {}",
@@ -508,7 +510,7 @@ fn whatever_fails_the_old_or_the_new_model_runs() {
             Some((JobState::RolledBack, _)) => &again,
             _ => &job,
         };
-        done(&updater, job, 3);
+        done(&mut updater, job, 3);
         assert_eq!(runs(&updater), known[1], "{fault:?}: {end:?}");
         assert_eq!(runs(&world.boot().unwrap()), known[1], "{fault:?}");
         operations
@@ -525,7 +527,7 @@ fn whatever_fails_the_old_or_the_new_model_runs() {
 fn a_trial_that_never_ends_is_given_back_after_some_starts() {
     let mut world = World::new();
     let old = world.manifest(1, "model 1, good");
-    done(&world.boot().unwrap(), &world.job("1", &old), 1).unwrap();
+    done(&mut world.boot().unwrap(), &world.job("1", &old), 1).unwrap();
     let new = world.manifest(2, "model 2, good");
     // The program dies during every trial: the starts are counted, and nothing is confirmed.
     {

@@ -365,7 +365,13 @@ fn to(topics: &Topics, reply: &ReplyTo, payload: &Reply) -> Message {
     )
 }
 
-fn message(topic: &str, class: Class, payload: Vec<u8>, correlation: Option<Vec<u8>>) -> Message {
+/// A message of JSON that is not retained.
+pub(crate) fn message(
+    topic: &str,
+    class: Class,
+    payload: Vec<u8>,
+    correlation: Option<Vec<u8>>,
+) -> Message {
     Message {
         header: Header {
             topic: topic.to_owned(),
