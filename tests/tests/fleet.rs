@@ -255,6 +255,37 @@ fn a_device_gets_no_further_than_its_own_topics() {
     assert_eq!((code, &errors[..]), (1, "kinglet: porch is offline\n"));
 }
 
+/// docs/brokers.md says that rumqttd will do; the demo has one.
+#[test]
+fn the_fleet_of_another_broker_is_seen_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |file: &str| folder.path().join(file).display().to_string();
+    let said = std::fs::File::create(path("said")).unwrap();
+    let mut demo = kinglet(&["demo", "-o", &path("demo.png")]);
+    let demo = Running::start(demo.stdout(said).stderr(Stdio::null()));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let url = loop {
+        let text = log(Path::new(&path("said")));
+        // With an event the device has been there: statuses come first.
+        if let (true, Some(at)) = (text.contains("event 1"), text.find("mqtt://")) {
+            break text[at..].split(',').next().unwrap().to_owned();
+        }
+        assert!(Instant::now() < deadline, "no event: {text}");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    let fleet = |arguments: &[&str]| {
+        let arguments = [&["fleet", "--broker", &url][..], arguments].concat();
+        let (code, said, errors) = kinglet_tests::program::run(&arguments);
+        assert_eq!(code, 0, "{arguments:?}: {errors}");
+        said
+    };
+    assert!(fleet(&["ls"]).contains("demo    online"));
+    assert!(fleet(&["watch", "--events", "1"]).contains("demo  event"));
+    fleet(&["snapshot", "demo", "-o", &path("frame.jpg")]);
+    assert_eq!(&std::fs::read(path("frame.jpg")).unwrap()[..2], b"\xff\xd8");
+    drop(demo);
+}
+
 #[test]
 fn what_is_there_is_not_overwritten_and_what_cannot_be_is_refused() {
     let folder = tempfile::tempdir().unwrap();

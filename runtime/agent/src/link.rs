@@ -35,6 +35,9 @@ const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 /// Requests that the client may hold; far more than are ever open.
 const REQUESTS: usize = 64;
+/// Publishes that may wait for their acknowledgements. The client keeps room for as many: left out, it is
+/// 65,535 and 13 MB.
+const INFLIGHT: u16 = 64;
 /// What a publish has beside topic, correlation data and payload, at most.
 const PACKET_OVERHEAD: usize = 64;
 /// Retained messages that the client may hold at once.
@@ -137,6 +140,7 @@ impl Link {
         }
         options.set_keep_alive(KEEP_ALIVE);
         options.set_clean_start(false);
+        options.set_outgoing_inflight_upper_limit(INFLIGHT);
         let mut properties = ConnectProperties::new();
         properties.session_expiry_interval = Some(SESSION_EXPIRY.as_secs() as u32);
         // The broker then never sends more than we would take.

@@ -34,6 +34,8 @@ pub(crate) struct Broker {
     config: BrokerConfig,
     /// Host and port, for messages.
     name: String,
+    /// Whether it has accepted the connection.
+    accepted: bool,
     /// Random, of this connection alone.
     id: String,
     client: AsyncClient,
@@ -59,11 +61,13 @@ impl Broker {
         }
         options.set_keep_alive(KEEP_ALIVE);
         options.set_clean_start(true);
+        options.set_outgoing_inflight_upper_limit(REQUESTS as u16);
         options.set_max_packet_size(Some(LARGEST_MESSAGE));
         let (client, events) = AsyncClient::new(options, REQUESTS);
         let mut broker = Broker {
             name: format!("{}:{}", address.host, address.port),
             config: config.clone(),
+            accepted: false,
             id,
             client,
             events,
@@ -71,6 +75,7 @@ impl Broker {
         };
         let connected = |packet: &Packet| matches!(packet, Packet::ConnAck(_));
         broker.wait(connected).await?;
+        broker.accepted = true;
         Ok(broker)
     }
 
@@ -201,6 +206,10 @@ impl Broker {
         match e {
             ConnectionError::ConnectionRefused(code) => Failure::new(format_args!(
                 "the broker at {name} refuses this user: {code:?}"
+            )),
+            // What a broker that knows no MQTT 5 does.
+            ConnectionError::MqttState(e) if !self.accepted => Failure::new(format_args!(
+                "no connection to the broker at {name}: {e}; it must know MQTT 5 (docs/brokers.md)"
             )),
             e => Failure::new(format_args!("no connection to the broker at {name}: {e}")),
         }
