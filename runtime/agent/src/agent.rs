@@ -13,14 +13,14 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::camera::{Camera, Report};
 use crate::clock::{self, Clock};
-use crate::command::{self, Action, Command, ReplyTo};
 use crate::config::Config;
 use crate::crew::{Crew, StartWatch};
 use crate::engine::Engine;
 use crate::error::{AgentError, Result};
 use crate::homeassistant;
-use crate::link::{Connection, Incoming, Link};
-use crate::message::{Outcome, Stamped, State, Status, Timing, json, rfc3339};
+use crate::inbox::{CHANGES, Inbox, UPDATES};
+use crate::link::{Connection, Link};
+use crate::message::{Stamped, State, Status, json, rfc3339};
 use crate::operation::{Metrics, Monitor, Pulse, Server};
 use crate::orders::Orders;
 use crate::outbox::{Class, Outbox};
@@ -35,16 +35,12 @@ use crate::topic::Topics;
 use crate::trigger::Trigger;
 use crate::update::{self, Surroundings, Updater};
 use crate::watch::Watch;
-use crate::worker::{Job, QUEUE, Worker, message, refusal, result};
+use crate::worker::{Job, QUEUE, Worker, message};
 
 /// Progress messages that may wait.
 const PROGRESS: usize = 32;
 /// How long a watch sleeps before it looks whether the agent has stopped.
 const WATCH_WAIT: Duration = Duration::from_millis(500);
-/// Changes of the configuration that may wait.
-const CHANGES: usize = 8;
-/// Jobs that may wait.
-const UPDATES: usize = 4;
 /// The outbox's file in the state directory.
 const OUTBOX: &str = "outbox.redb";
 /// The file of what else survives a restart.
@@ -207,6 +203,17 @@ impl Agent {
             Arc::clone(&outbox),
             Arc::clone(&status_changed),
         )?;
+        let inbox = Inbox {
+            topics: topics.clone(),
+            jobs: jobs.clone(),
+            changes,
+            updates,
+            outbox: Arc::clone(&outbox),
+            pending,
+            metrics: Arc::clone(&metrics),
+            orders,
+            made: AtomicU64::new(0),
+        };
         let running = Arc::clone(&engine);
         let timed = Arc::clone(&clock);
         let (retained, shown) = (Arc::clone(&shadow), Arc::clone(&shadow));
@@ -235,16 +242,7 @@ impl Agent {
             outbox: Arc::clone(&outbox),
             metrics: Arc::clone(&metrics),
             progress: progress_queue,
-            incoming: incoming(
-                topics,
-                jobs.clone(),
-                outbox,
-                pending,
-                metrics,
-                orders,
-                changes,
-                updates,
-            ),
+            incoming: Box::new(move |message| inbox.take_in(message)),
             connection: connection_sender,
             stop: stopped,
         };
@@ -287,107 +285,6 @@ impl Agent {
         let ended = tokio::task::spawn_blocking(move || (worker.join(), shadow.join()));
         let _ = ended.await;
     }
-}
-
-/// What to do with a message that comes in: a command goes to the worker, or is answered at once.
-fn incoming(
-    topics: Topics,
-    jobs: SyncSender<Job>,
-    outbox: Arc<Outbox>,
-    pending: Arc<Pending>,
-    metrics: Arc<Metrics>,
-    orders: Arc<Orders>,
-    changes: SyncSender<Change>,
-    updates: SyncSender<Vec<u8>>,
-) -> Box<dyn Fn(Incoming) + Send> {
-    let made = AtomicU64::new(0);
-    let (desired, job) = (topics.desired(), topics.job());
-    Box::new(move |message| {
-        if message.topic == job {
-            if updates.try_send(message.payload).is_err() {
-                tracing::error!("a job is lost: {UPDATES} are waiting already");
-            }
-            return;
-        }
-        if message.topic == desired {
-            if changes.try_send(Change::Desired(message.payload)).is_err() {
-                tracing::error!("a shadow is lost: {CHANGES} changes are waiting already");
-            }
-            return;
-        }
-        let number = made.fetch_add(1, Ordering::Relaxed);
-        let now = OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000;
-        let id = format!("c{now:x}-{number}");
-        let received = command::receive(&message.topic, &message.payload, message.envelope, id);
-        let answer = received.and_then(|mut received| {
-            received.reply.clock = orders.clock().mark();
-            // First who it is from: its arguments may be large.
-            let admitted = orders.admit(&message.topic, received.sealed.as_ref());
-            admitted.map_err(|reason| (received.reply.clone(), reason))?;
-            take(received.command()?, &jobs, &pending, &changes)
-        });
-        let answer = match answer {
-            Ok(None) => return,
-            Ok(Some((reply, cancelled))) => {
-                metrics.command(true);
-                let outcome = Outcome::Cancelled(cancelled);
-                result(&topics, &reply, outcome, Timing::new())
-            }
-            Err((mut reply, reason)) => {
-                reply.clock = orders.clock().mark();
-                tracing::warn!(topic = message.topic, "command refused: {reason}");
-                metrics.command(false);
-                refusal(&topics, &reply, &reason)
-            }
-        };
-        if let Err(e) = outbox.store(vec![answer]) {
-            tracing::error!("{e}");
-        }
-    })
-}
-
-/// Puts a command into its queue. One that calls off another is done at once: that one's id is
-/// returned.
-fn take(
-    command: Command,
-    jobs: &SyncSender<Job>,
-    pending: &Pending,
-    changes: &SyncSender<Change>,
-) -> std::result::Result<Option<(ReplyTo, String)>, (ReplyTo, String)> {
-    let reply = command.reply.clone();
-    if let Action::Cancel(id) = command.action {
-        let now = OffsetDateTime::now_utc();
-        return if command.expires.is_some_and(|t| t < now) {
-            Err((reply, "it has expired".to_owned()))
-        } else if pending.cancel(&id) {
-            Ok(Some((reply, id)))
-        } else {
-            Err((reply, format!("no command \"{id}\" waits or is being done")))
-        };
-    }
-    if let Action::Set(args) = command.action {
-        let change = Change::Set {
-            reply: reply.clone(),
-            expires: command.expires,
-            changes: args,
-        };
-        let sent = changes.try_send(change).map(|()| None);
-        return sent.map_err(|_| {
-            (
-                reply,
-                format!("busy: {CHANGES} changes are waiting already"),
-            )
-        });
-    }
-    pending.enter(&reply.id);
-    let job = Job::Command {
-        command: Box::new(command),
-        since: Instant::now(),
-    };
-    jobs.try_send(job).map(|()| None).map_err(|_| {
-        pending.leave(&reply.id);
-        (reply, format!("busy: {QUEUE} jobs are waiting already"))
-    })
 }
 
 /// Writes the last known time now and then, and at the end; says once when the time has become known.

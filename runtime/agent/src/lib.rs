@@ -12,6 +12,7 @@
 //! - [`message`]: the payloads on the wire; [`topic`]: their topics; [`command`]: what is asked over
 //!   MQTT, checked.
 //! - [`outbox`]: messages on disk until the broker has them; `ballast`: room for a full disk.
+//! - `inbox`: what becomes of messages that come in.
 //! - [`link`]: the one task that talks to the broker; `held`: topics that it refuses; [`security`]: certificates, keys, passwords.
 //! - [`keys`]: who may tell a device what to do: ed25519; [`state`]: what must survive a restart;
 //!   [`clock`]: whether the time is known.
@@ -42,6 +43,7 @@ pub mod frame;
 mod gate;
 mod held;
 mod homeassistant;
+mod inbox;
 pub mod keys;
 mod life;
 pub mod link;

@@ -157,12 +157,15 @@ pub fn parse(payload: &[u8]) -> std::result::Result<Job, String> {
     Ok(job)
 }
 
+/// Says whether an engine can do something.
+type Accepts = dyn Fn(&dyn Engine) -> std::result::Result<(), String> + Send;
+
 /// What the updater needs beside the disk.
 pub(crate) struct Surroundings {
     /// The time, once it is known.
     pub(crate) now: Box<dyn Fn() -> Option<OffsetDateTime> + Send>,
     /// Whether an engine can do what the configuration asks.
-    pub(crate) accepts: Box<dyn Fn(&dyn Engine) -> std::result::Result<(), String> + Send>,
+    pub(crate) accepts: Box<Accepts>,
     /// Gets what is to be published.
     pub(crate) publish: Box<dyn Fn(Progress) + Send>,
 }

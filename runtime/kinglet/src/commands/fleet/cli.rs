@@ -84,7 +84,7 @@ pub(crate) enum FleetCommand {
     /// Make a key that signs commands or models.
     Key(KeyArgs),
     /// Say what a new model is, and sign that.
-    Sign(SignArgs),
+    Sign(Box<SignArgs>),
     /// Give a new model to devices, a few first.
     Rollout(RolloutArgs),
 }
