@@ -3,7 +3,7 @@
 //! Two slots hold models. A job fetches into the one that does not run, compares lengths and hashes, and
 //! makes the new model the one on trial; the old one leaves memory, the new one is loaded and must answer its
 //! smoke test. Then it is the current one, or the old one is loaded again. Every step is a change of one
-//! [`record`](Record), so that a start after an interruption finds a model that runs. A model on trial gets
+//! `record`, so that a start after an interruption finds a model that runs. A model on trial gets
 //! [`MOST_STARTS`] starts of the program to prove itself.
 
 mod fetch;
