@@ -83,7 +83,7 @@ struct Payload {
     signature: String,
 }
 
-/// A signed payload that was read. Nothing of it is true until [`Sealed::opened`] says so.
+/// A signed payload that was read. Nothing of it is true until [`Sealed::check`] says so.
 #[derive(Debug)]
 pub struct Sealed {
     payload: Payload,
