@@ -106,6 +106,22 @@ impl Viewer {
             .unwrap();
     }
 
+    /// Publishes what the broker is to keep.
+    pub fn send_retained(&self, topic: &str, payload: impl Into<Vec<u8>>) {
+        let payload: Vec<u8> = payload.into();
+        self.client
+            .publish(topic, QoS::AtLeastOnce, true, payload)
+            .unwrap();
+    }
+
+    /// Publishes something that the broker keeps.
+    pub fn keep(&self, topic: &str, payload: impl Into<Vec<u8>>) {
+        let payload: Vec<u8> = payload.into();
+        self.client
+            .publish(topic, QoS::AtLeastOnce, true, payload)
+            .unwrap();
+    }
+
     /// Publishes a command that is to be answered on `response`, with correlation data.
     pub fn ask(&self, topic: &str, payload: &str, response: &str, correlation: &[u8]) {
         let properties = PublishProperties {
@@ -127,8 +143,12 @@ impl Viewer {
 
 /// Checks a payload against the schema that docs/schemas has for its topic.
 fn conforms(topic: &str, payload: &Value) {
-    let Some(name) = topic.split('/').nth(2) else {
-        return;
+    let levels: Vec<&str> = topic.split('/').collect();
+    let name = match levels[..] {
+        [_, _, "shadow", which] => format!("shadow-{which}"),
+        [_, _, "job", _] => "job-progress".to_owned(),
+        [_, _, name, ..] => name.to_owned(),
+        _ => return,
     };
     let file = root().join(format!("docs/schemas/{name}.json"));
     let Ok(text) = std::fs::read(&file) else {

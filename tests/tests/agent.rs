@@ -260,6 +260,34 @@ fn questions_are_answered_about_the_camera_and_about_a_picture() {
 }
 
 #[test]
+fn a_drawing_is_looked_at_and_drawn_again() {
+    let broker = Mosquitto::start();
+    let folder = device(broker.port, "every:1h");
+    let viewer = Viewer::connect(broker.port, "viewer");
+    let agent = start(folder.path());
+    viewer.json(STATUS);
+    let draw = |id: &str, prompt: &str| {
+        let args = format!(r#""prompt": "{prompt}", "steps": 8, "seed": 3, "tries": 3"#);
+        let payload = format!(r#"{{"id": "{id}", "args": {{{args}}}}}"#);
+        viewer.send("kinglet/porch/command/draw", payload);
+        loop {
+            let reply = viewer.json(&format!("kinglet/porch/result/{id}"));
+            assert_eq!(reply.get("error"), None);
+            match reply.get("result") {
+                Some(_) => return reply["check"].clone(),
+                None => assert_eq!(reply["of"], 24, "the steps of all tries"),
+            }
+        }
+    };
+    // What it draws it recognizes; what it cannot draw it tries as often as it may.
+    let check = draw("can", "an apple on a blue background");
+    assert_eq!((&check["tries"], &check["shown"]), (&json!(1), &json!(1.0)));
+    let check = draw("cannot", "a xylophone");
+    assert_eq!((&check["tries"], &check["shown"]), (&json!(3), &json!(0.0)));
+    assert_eq!(agent.terminate(), Some(0));
+}
+
+#[test]
 fn a_drawing_is_called_off_whether_it_waits_or_is_being_done() {
     let broker = Mosquitto::start();
     let folder = device(broker.port, "every:1h");

@@ -37,7 +37,13 @@ fn seeing_reaches_the_card() {
 #[test]
 fn drawing_reaches_the_card() {
     let folder = tempfile::tempdir().unwrap();
-    let marks = draw::run(&Program::new(&program(), None), folder.path(), None).unwrap();
+    let marks = draw::run(
+        &Program::new(&program(), None),
+        folder.path(),
+        draw::objects(),
+        &[],
+    )
+    .unwrap();
     println!("card: {marks:?}");
     assert!(
         marks.strict.reaches(Share { right: 53, of: 68 }),

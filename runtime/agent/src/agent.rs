@@ -14,7 +14,8 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::camera::{Camera, Report};
 use crate::clock::{self, Clock};
 use crate::command::{self, Action, Command, ReplyTo};
-use crate::config::{Config, error};
+use crate::config::Config;
+use crate::crew::{Crew, StartWatch};
 use crate::engine::Engine;
 use crate::error::{AgentError, Result};
 use crate::homeassistant;
@@ -22,22 +23,28 @@ use crate::link::{Connection, Incoming, Link};
 use crate::message::{Outcome, Stamped, State, Status, Timing, json, rfc3339};
 use crate::operation::{Metrics, Monitor, Pulse, Server};
 use crate::orders::Orders;
-use crate::outbox::Outbox;
+use crate::outbox::{Class, Outbox};
 use crate::pending::Pending;
 use crate::schedule;
 use crate::security::Security;
+use crate::shadow::{self, Change, Shadow};
 use crate::slot::Slot;
 use crate::state;
 use crate::temperature;
 use crate::topic::Topics;
 use crate::trigger::Trigger;
+use crate::update::{self, Surroundings, Updater};
 use crate::watch::Watch;
-use crate::worker::{Job, QUEUE, Worker, refusal, result};
+use crate::worker::{Job, QUEUE, Worker, message, refusal, result};
 
 /// Progress messages that may wait.
 const PROGRESS: usize = 32;
 /// How long a watch sleeps before it looks whether the agent has stopped.
 const WATCH_WAIT: Duration = Duration::from_millis(500);
+/// Changes of the configuration that may wait.
+const CHANGES: usize = 8;
+/// Jobs that may wait.
+const UPDATES: usize = 4;
 /// The outbox's file in the state directory.
 const OUTBOX: &str = "outbox.redb";
 /// The file of what else survives a restart.
@@ -47,8 +54,8 @@ const CLOCK: Duration = Duration::from_secs(5);
 
 /// A running agent.
 pub struct Agent {
-    slots: HashMap<String, Arc<Slot>>,
-    threads: Vec<JoinHandle<()>>,
+    crew: Arc<Crew>,
+    shadow: JoinHandle<()>,
     worker: JoinHandle<()>,
     stopping: Arc<AtomicBool>,
     jobs: SyncSender<Job>,
@@ -71,15 +78,42 @@ impl Agent {
         state: &Path,
         engine: Arc<dyn Engine>,
     ) -> Result<Self> {
+        Self::run(config, folder, state, engine, None)
+    }
+
+    /// The same with an engine whose model can be replaced.
+    ///
+    /// # Errors
+    /// [`AgentError`], as above.
+    pub fn start_updating(
+        config: &Config,
+        folder: &Path,
+        state: &Path,
+        updater: Updater,
+    ) -> Result<Self> {
+        let engine = updater.engine();
+        Self::run(config, folder, state, engine, Some(updater))
+    }
+
+    fn run(
+        config: &Config,
+        folder: &Path,
+        state: &Path,
+        engine: Arc<dyn Engine>,
+        updater: Option<Updater>,
+    ) -> Result<Self> {
         config.check()?;
-        let watches = watches(config, folder, engine.as_ref())?;
         std::fs::create_dir_all(state).map_err(|e| AgentError::State {
             path: state.display().to_string(),
             reason: e.to_string(),
         })?;
-        let outbox = Arc::new(Outbox::open(&state.join(OUTBOX), config.outbox.max_bytes)?);
         let kept = Arc::new(state::State::open(&state.join(STATE))?);
+        let ready = shadow::start(config, folder, engine.as_ref(), &kept)?;
+        let (own, config) = (config, ready.config.clone());
+        let outbox = Arc::new(Outbox::open(&state.join(OUTBOX), config.outbox.max_bytes)?);
         let clock = Arc::new(Clock::new(Arc::clone(&kept), config.device.clock)?);
+        let orders = Orders::new(&config.commands, Arc::clone(&kept), Arc::clone(&clock))?;
+        let orders = Arc::new(orders);
         let topics = Topics::new(&config.device.name);
         let security = Security::load(&config.broker, folder)?;
         let server = config.metrics.as_ref().map(|m| Server::bind(&m.listen));
@@ -88,12 +122,10 @@ impl Agent {
         let mut slots = HashMap::new();
         let mut reports = BTreeMap::new();
         let status_changed = Arc::new(Notify::new());
-        let mut threads = Vec::new();
         for config in &config.camera {
-            let camera = Camera::read(config)?;
+            let rate = Camera::read(config)?.rate();
             let slot = Arc::new(Slot::default());
-            let report = Arc::new(Report::new(camera.rate(), Arc::clone(&status_changed)));
-            threads.push(camera.start(folder, Arc::clone(&slot), Arc::clone(&report))?);
+            let report = Arc::new(Report::new(rate, Arc::clone(&status_changed)));
             slots.insert(config.name.clone(), Arc::clone(&slot));
             reports.insert(config.name.clone(), (report, slot));
         }
@@ -106,7 +138,7 @@ impl Agent {
         let (connection_sender, connection) =
             watch::channel(Connection::Down("not connected yet".to_owned()));
         let monitor = Arc::new(Monitor {
-            cameras: reports,
+            cameras: reports.clone(),
             outbox: Arc::clone(&outbox),
             connection: connection.clone(),
             pulse: Arc::clone(&pulse),
@@ -126,15 +158,11 @@ impl Agent {
             metrics: Arc::clone(&metrics),
         };
         let worker = thread("worker", move || worker.run(&queue))?;
-        for watched in watches {
-            if let Some(slot) = slots.get(&watched.config.camera) {
-                let (slot, jobs) = (Arc::clone(slot), jobs.clone());
-                let trigger = watched.when.trigger(&watched.config)?;
-                let metrics = Arc::clone(&metrics);
-                threads.push(thread("watch", move || {
-                    watch(&watched, trigger, &slot, &jobs, &metrics);
-                })?);
-            }
+        let start_watch = start_watch(slots, jobs.clone(), Arc::clone(&metrics));
+        let crew = Arc::new(Crew::new(folder.to_owned(), reports, start_watch));
+        if let Err(e) = crew.set(&config.camera, &ready.watches) {
+            crew.stop();
+            return Err(e);
         }
 
         let (stop, stopped) = watch::channel(false);
@@ -142,23 +170,46 @@ impl Agent {
             let (monitor, engine) = (Arc::clone(&monitor), Arc::clone(&engine));
             server.start(monitor, engine, &config.device.name, stopped.clone())?;
         }
-        let status = status(config, engine.as_ref());
+        let status = status(&config, engine.as_ref());
         let will = Status {
             state: State::Offline,
             ..status.clone()
         };
+        let parts = shadow::Parts {
+            own: own.clone(),
+            folder: folder.to_owned(),
+            engine: Arc::clone(&engine),
+            state: kept,
+            clock: Arc::clone(&clock),
+            orders: Arc::clone(&orders),
+            topics: topics.clone(),
+            outbox: Arc::clone(&outbox),
+            metrics: Arc::clone(&metrics),
+            crew: Arc::clone(&crew),
+            discovery: discovery(config.clone(), topics.clone(), engine.model().name),
+            changed: Arc::clone(&status_changed),
+        };
+        let shadow = Arc::new(Shadow::new(parts, ready));
+        let (changes, changed) = sync_channel(CHANGES);
+        let changing = Arc::clone(&shadow);
+        let changing = thread("shadow", move || changing.run(&changed))?;
         let keeping = tokio::spawn(keep_time(
             Arc::clone(&clock),
             Arc::clone(&status_changed),
+            changes.clone(),
             stopped.clone(),
         ));
-        let orders = Orders::new(&config.commands, kept, Arc::clone(&clock))?;
+        let updates = start_updates(
+            updater,
+            Arc::clone(&clock),
+            Arc::clone(&shadow),
+            topics.clone(),
+            Arc::clone(&outbox),
+            Arc::clone(&status_changed),
+        )?;
+        let running = Arc::clone(&engine);
         let timed = Arc::clone(&clock);
-        let retained = config.homeassistant.as_ref().map(|home| {
-            let model = engine.model().name;
-            homeassistant::discovery(&home.prefix, config, &topics, &model)
-        });
-        let retained = retained.unwrap_or_default();
+        let (retained, shown) = (Arc::clone(&shadow), Arc::clone(&shadow));
         let monitored = Arc::clone(&monitor);
         let link = Link {
             client_id: config.device.name.clone(),
@@ -171,12 +222,14 @@ impl Agent {
                         at: Some(rfc3339(OffsetDateTime::now_utc())),
                         temperature: temperature::hottest(Path::new(temperature::SENSORS)),
                         sources: monitored.sources(Instant::now()),
+                        watches: shown.watches(),
+                        model: running.model(),
                         ..status.clone()
                     },
                     clock: timed.mark(),
                 })
             }),
-            retained,
+            retained: Box::new(move || retained.retained()),
             status_changed,
             subscriptions: topics.subscriptions(&config.device.groups),
             outbox: Arc::clone(&outbox),
@@ -188,15 +241,16 @@ impl Agent {
                 outbox,
                 pending,
                 metrics,
-                clock,
                 orders,
+                changes,
+                updates,
             ),
             connection: connection_sender,
             stop: stopped,
         };
         Ok(Agent {
-            slots,
-            threads,
+            crew,
+            shadow: changing,
             worker,
             stopping,
             jobs,
@@ -222,48 +276,17 @@ impl Agent {
     /// broker is there and takes it soon; the status says offline.
     pub async fn stop(self) {
         self.stopping.store(true, Ordering::Relaxed);
-        for slot in self.slots.values() {
-            slot.close();
-        }
-        let threads = self.threads;
-        let joined = tokio::task::spawn_blocking(move || {
-            for thread in threads {
-                let _ = thread.join();
-            }
-        });
-        let _ = joined.await;
+        let crew = self.crew;
+        let _ = tokio::task::spawn_blocking(move || crew.stop()).await;
         drop(self.jobs);
         self.stop.send_replace(true);
         let _ = self.link.await;
         let _ = self.clock.await;
-        // The link held the last sender of the queue, so the worker ends after its last job.
-        let worker = self.worker;
-        let _ = tokio::task::spawn_blocking(move || worker.join()).await;
+        // The link held the last senders of the queues, so these end after their last jobs.
+        let (worker, shadow) = (self.worker, self.shadow);
+        let ended = tokio::task::spawn_blocking(move || (worker.join(), shadow.join()));
+        let _ = ended.await;
     }
-}
-
-/// Every watch with its files, which the engine has accepted.
-fn watches(config: &Config, folder: &Path, engine: &dyn Engine) -> Result<Vec<Arc<Watch>>> {
-    let load = |config| {
-        let watch = Watch::load(config, folder)?;
-        engine
-            .check(&watch.question)
-            .map_err(|e| match &config.schema {
-                Some(path) => error(
-                    "watch.schema",
-                    &path.display().to_string(),
-                    &format!("is refused: {e}"),
-                ),
-                None => error("watch.ask", &config.name, &format!("is refused: {e}")),
-            })?;
-        if let Some(condition) = &watch.condition {
-            engine
-                .check(condition)
-                .map_err(|e| error("watch.when", &config.when, &format!("is refused: {e}")))?;
-        }
-        Ok(Arc::new(watch))
-    };
-    config.watch.iter().map(load).collect()
 }
 
 /// What to do with a message that comes in: a command goes to the worker, or is answered at once.
@@ -273,21 +296,35 @@ fn incoming(
     outbox: Arc<Outbox>,
     pending: Arc<Pending>,
     metrics: Arc<Metrics>,
-    clock: Arc<Clock>,
-    orders: Orders,
+    orders: Arc<Orders>,
+    changes: SyncSender<Change>,
+    updates: SyncSender<Vec<u8>>,
 ) -> Box<dyn Fn(Incoming) + Send> {
     let made = AtomicU64::new(0);
+    let (desired, job) = (topics.desired(), topics.job());
     Box::new(move |message| {
+        if message.topic == job {
+            if updates.try_send(message.payload).is_err() {
+                tracing::error!("a job is lost: {UPDATES} are waiting already");
+            }
+            return;
+        }
+        if message.topic == desired {
+            if changes.try_send(Change::Desired(message.payload)).is_err() {
+                tracing::error!("a shadow is lost: {CHANGES} changes are waiting already");
+            }
+            return;
+        }
         let number = made.fetch_add(1, Ordering::Relaxed);
         let now = OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000;
         let id = format!("c{now:x}-{number}");
         let received = command::receive(&message.topic, &message.payload, message.envelope, id);
         let answer = received.and_then(|mut received| {
-            received.reply.clock = clock.mark();
+            received.reply.clock = orders.clock().mark();
             // First who it is from: its arguments may be large.
             let admitted = orders.admit(&message.topic, received.sealed.as_ref());
             admitted.map_err(|reason| (received.reply.clone(), reason))?;
-            take(received.command()?, &jobs, &pending)
+            take(received.command()?, &jobs, &pending, &changes)
         });
         let answer = match answer {
             Ok(None) => return,
@@ -297,7 +334,7 @@ fn incoming(
                 result(&topics, &reply, outcome, Timing::new())
             }
             Err((mut reply, reason)) => {
-                reply.clock = clock.mark();
+                reply.clock = orders.clock().mark();
                 tracing::warn!(topic = message.topic, "command refused: {reason}");
                 metrics.command(false);
                 refusal(&topics, &reply, &reason)
@@ -309,12 +346,13 @@ fn incoming(
     })
 }
 
-/// Puts a command into the queue. One that calls off another is done at once: that one's id is
+/// Puts a command into its queue. One that calls off another is done at once: that one's id is
 /// returned.
 fn take(
     command: Command,
     jobs: &SyncSender<Job>,
     pending: &Pending,
+    changes: &SyncSender<Change>,
 ) -> std::result::Result<Option<(ReplyTo, String)>, (ReplyTo, String)> {
     let reply = command.reply.clone();
     if let Action::Cancel(id) = command.action {
@@ -326,6 +364,20 @@ fn take(
         } else {
             Err((reply, format!("no command \"{id}\" waits or is being done")))
         };
+    }
+    if let Action::Set(args) = command.action {
+        let change = Change::Set {
+            reply: reply.clone(),
+            expires: command.expires,
+            changes: args,
+        };
+        let sent = changes.try_send(change).map(|()| None);
+        return sent.map_err(|_| {
+            (
+                reply,
+                format!("busy: {CHANGES} changes are waiting already"),
+            )
+        });
     }
     pending.enter(&reply.id);
     let job = Job::Command {
@@ -339,11 +391,19 @@ fn take(
 }
 
 /// Writes the last known time now and then, and at the end; says once when the time has become known.
-async fn keep_time(clock: Arc<Clock>, changed: Arc<Notify>, mut stopped: watch::Receiver<bool>) {
+async fn keep_time(
+    clock: Arc<Clock>,
+    changed: Arc<Notify>,
+    changes: SyncSender<Change>,
+    mut stopped: watch::Receiver<bool>,
+) {
     let mut kept: Option<Instant> = None;
     let mut known = clock.known().is_some();
     if !known {
-        tracing::warn!("{}", clock.complaint());
+        tracing::info!(
+            "{}; [device] clock = \"system\" believes this machine's clock",
+            clock.complaint()
+        );
     }
     loop {
         let stop = tokio::select! {
@@ -355,6 +415,8 @@ async fn keep_time(clock: Arc<Clock>, changed: Arc<Notify>, mut stopped: watch::
             known = knows;
             tracing::info!(known, "clock");
             changed.notify_one();
+            // A full queue has a shadow in it, which is read with the time known.
+            let _ = changes.try_send(Change::Clock);
         }
         if knows && (stop || kept.is_none_or(|at| at.elapsed() >= clock::KEPT)) {
             if let Err(e) = clock.keep() {
@@ -368,11 +430,32 @@ async fn keep_time(clock: Arc<Clock>, changed: Arc<Notify>, mut stopped: watch::
     }
 }
 
+/// How a watch's thread is started.
+fn start_watch(
+    slots: HashMap<String, Arc<Slot>>,
+    jobs: SyncSender<Job>,
+    metrics: Arc<Metrics>,
+) -> StartWatch {
+    Box::new(move |watched, stop| {
+        let trigger = watched.when.trigger(&watched.config)?;
+        // A configuration that was checked names a camera that is there.
+        let slot = slots
+            .get(&watched.config.camera)
+            .cloned()
+            .unwrap_or_default();
+        let (jobs, metrics) = (jobs.clone(), Arc::clone(&metrics));
+        thread("watch", move || {
+            watch(&watched, trigger, &slot, &stop, &jobs, &metrics);
+        })
+    })
+}
+
 /// A watch's thread: every new frame goes past its trigger.
 fn watch(
     watch: &Arc<Watch>,
     mut trigger: Box<dyn Trigger>,
     slot: &Slot,
+    stop: &AtomicBool,
     jobs: &SyncSender<Job>,
     metrics: &Metrics,
 ) {
@@ -380,7 +463,8 @@ fn watch(
     let follow = watch.config.follow.filter(|_| watch.condition.is_none());
     let mut chosen = Instant::now();
     let mut seen = 0;
-    while !slot.closed() {
+    let mut last = None;
+    while !slot.closed() && !stop.load(Ordering::Relaxed) {
         let Some(frame) = slot.newer_than(seen, WATCH_WAIT) else {
             continue;
         };
@@ -392,6 +476,7 @@ fn watch(
             continue;
         }
         chosen = now;
+        last = Some(Arc::clone(&frame));
         let job = Job::Look {
             watch: Arc::clone(watch),
             frame,
@@ -407,6 +492,21 @@ fn watch(
             Err(TrySendError::Disconnected(_)) => return,
         }
     }
+    // Not when the agent stops: what is seen then goes on.
+    if let Some(frame) = last.filter(|_| !slot.closed()) {
+        let watch = Arc::clone(watch);
+        if jobs.try_send(Job::Leave { watch, frame }).is_err() {
+            tracing::warn!("busy: the event of a watch that was changed has no end");
+        }
+    }
+}
+
+/// What makes others know the device and its watches, for whoever asked for it.
+fn discovery(config: Config, topics: Topics, model: String) -> shadow::Discovery {
+    Box::new(move |now| match &config.homeassistant {
+        Some(home) => homeassistant::discovery(&home.prefix, now, &topics, &model),
+        None => Vec::new(),
+    })
 }
 
 fn thread(what: &'static str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
@@ -417,6 +517,40 @@ fn thread(what: &'static str, run: impl FnOnce() + Send + 'static) -> Result<Joi
             what,
             reason: e.to_string(),
         })
+}
+
+/// Starts what installs models, or what says that none are taken. Returns where jobs go.
+fn start_updates(
+    updater: Option<Updater>,
+    clock: Arc<Clock>,
+    shadow: Arc<Shadow>,
+    topics: Topics,
+    outbox: Arc<Outbox>,
+    changed: Arc<Notify>,
+) -> Result<SyncSender<Vec<u8>>> {
+    let (updates, inbox) = sync_channel(UPDATES);
+    let publish = move |progress: update::Progress| {
+        let ended = progress.state.is_end();
+        let topic = topics.job_progress(&progress.id);
+        if let Err(e) = outbox.store(vec![message(&topic, Class::Reply, json(&progress), None)]) {
+            tracing::error!("{e}");
+        }
+        if ended {
+            changed.notify_one();
+        }
+    };
+    thread("update", move || match updater {
+        Some(updater) => {
+            let around = Surroundings {
+                now: Box::new(move || clock.known()),
+                accepts: Box::new(move |engine| shadow.suits(engine)),
+                publish: Box::new(publish),
+            };
+            updater.run(&around, &inbox);
+        }
+        None => update::refuse_all(&inbox, &publish),
+    })?;
+    Ok(updates)
 }
 
 fn status(config: &Config, engine: &dyn Engine) -> Status {

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::attempts;
 use crate::config::LONGEST_QUESTION;
 use crate::engine::{DrawRequest, Form, Question};
 use crate::frame::Picture;
@@ -68,6 +69,8 @@ pub enum Action {
     Snapshot(Option<String>),
     /// Call off the command of this id, whether it waits or is being done.
     Cancel(String),
+    /// Change the configuration.
+    Set(Map<String, Value>),
 }
 
 /// Which picture a question is about.
@@ -117,6 +120,7 @@ pub(crate) struct DrawArgs {
     steps: Option<usize>,
     guidance: Option<f32>,
     seed: Option<u64>,
+    tries: Option<usize>,
     #[serde(default)]
     preview: bool,
 }
@@ -256,6 +260,9 @@ fn time(text: &str) -> Result<OffsetDateTime, String> {
 }
 
 fn action(name: &str, args: Map<String, Value>) -> Result<Action, String> {
+    if name == "set" {
+        return Ok(Action::Set(args));
+    }
     let args = Value::Object(args);
     let wrong = |e: serde_json::Error| format!("args: {e}");
     match name {
@@ -271,7 +278,7 @@ fn action(name: &str, args: Map<String, Value>) -> Result<Action, String> {
             Ok(Action::Cancel(args.id))
         }
         _ => Err(format!(
-            "there is no command \"{name}\"; known are see, draw, edit, snapshot and cancel"
+            "there is no command \"{name}\"; known are see, draw, edit, snapshot, set and cancel"
         )),
     }
 }
@@ -321,6 +328,7 @@ fn edit(args: EditArgs) -> Result<Action, String> {
         steps: args.steps,
         guidance: args.guidance,
         seed: args.seed,
+        tries: None,
         preview: args.preview,
     })?;
     Ok(Action::Edit { request, look })
@@ -337,12 +345,17 @@ fn request(args: DrawArgs) -> Result<DrawRequest, String> {
         ));
     }
     let size = args.size.as_deref().map(size).transpose()?;
+    let tries = args.tries.unwrap_or(1);
+    if !(1..=attempts::MOST).contains(&tries) {
+        return Err(format!("tries: 1 to {} are accepted", attempts::MOST));
+    }
     Ok(DrawRequest {
         prompt: args.prompt,
         size,
         steps: args.steps,
         guidance: args.guidance,
         seed: args.seed,
+        tries,
         preview: args.preview,
     })
 }
@@ -423,6 +436,8 @@ mod tests {
                 r#"{"expires": "soon", "args": {"prompt": "a"}}"#,
                 "expires",
             ),
+            ("draw", r#"{"args": {"prompt": "a", "tries": 0}}"#, "tries"),
+            ("draw", r#"{"args": {"prompt": "a", "tries": 99}}"#, "tries"),
             ("draw", &long, "prompt"),
             ("see", r#"{"args": {"image": "!"}}"#, "base64"),
             ("see", r#"{"args": {"image": "AAAA"}}"#, "image"),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::camera::Camera;
@@ -14,6 +14,7 @@ use crate::period::{Limit, Period};
 use crate::schedule::Hours;
 use crate::topic;
 use crate::trigger::When;
+use crate::update::manifest::Keys;
 use crate::watch::MOST_EXAMPLES;
 
 /// A configuration file.
@@ -33,6 +34,9 @@ pub struct Config {
     /// The outbox.
     #[serde(default)]
     pub outbox: OutboxConfig,
+    /// New models; left out: none are taken.
+    #[serde(default)]
+    pub update: Option<UpdateConfig>,
     /// Numbers and health over HTTP.
     #[serde(default)]
     pub metrics: Option<MetricsConfig>,
@@ -143,6 +147,43 @@ impl Default for OutboxConfig {
     }
 }
 
+/// `[update]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateConfig {
+    /// Those who may sign models.
+    pub keys: Vec<PublicKey>,
+    /// How many of them must have signed one.
+    #[serde(default = "one")]
+    pub threshold: usize,
+    /// The most bytes of a model.
+    #[serde(default = "largest_model")]
+    pub max_bytes: u64,
+    /// Certificates of the authorities that may vouch for servers that models come from, in PEM; left out:
+    /// the system's.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
+}
+
+fn one() -> usize {
+    1
+}
+
+fn largest_model() -> u64 {
+    16 << 30
+}
+
+impl UpdateConfig {
+    /// Whose signatures count.
+    #[must_use]
+    pub fn trust(&self) -> Keys {
+        Keys {
+            keys: self.keys.clone(),
+            threshold: self.threshold,
+        }
+    }
+}
+
 /// `[metrics]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -165,7 +206,7 @@ fn home_assistant() -> String {
 }
 
 /// `[[camera]]`
-#[derive(Clone, Deserialize)]
+#[derive(Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CameraConfig {
     /// What watches and commands call it.
@@ -216,7 +257,8 @@ impl CameraConfig {
 }
 
 /// `[[watch]]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct WatchConfig {
     /// What events call it.
@@ -227,33 +269,33 @@ pub struct WatchConfig {
     pub when: String,
     /// The question.
     pub ask: String,
-    /// A JSON Schema; left out: the answer is a text.
-    #[serde(default)]
-    pub schema: Option<PathBuf>,
+    /// A JSON Schema, or the file of one; left out: the answer is a text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<SchemaConfig>,
     /// Pictures with the answers that are expected for them.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub example: Vec<ExampleConfig>,
     /// What is published: `answer`, `picture`.
     #[serde(default = "answer_only")]
     pub publish: Vec<Publish>,
     /// Rectangles `[x, y, width, height]`, in fractions of the picture: motion elsewhere does not count.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub zone: Vec<[f64; 4]>,
     /// How long a scene must be still, or a rule true, before it counts.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub debounce: Option<Period>,
     /// How often a scene that stays, or a rule that stays true, is looked at again. Events then have an
     /// `update` when the answer changes, and an `end`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follow: Option<Period>,
     /// When it looks at all: `22:00-06:00`, `mon-fri 08:00-18:00`; left out: always.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hours: Vec<Hours>,
     /// How long it rests after a new event.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cooldown: Option<Period>,
     /// The most new events: `20/h`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<Limit>,
 }
 
@@ -279,8 +321,20 @@ impl WatchConfig {
     }
 }
 
+/// The schema of a watch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(untagged)]
+pub enum SchemaConfig {
+    /// A file.
+    File(PathBuf),
+    /// The schema itself.
+    Inline(Value),
+}
+
 /// `[[watch.example]]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ExampleConfig {
     /// A PNG, JPEG or WebP file.
@@ -290,7 +344,8 @@ pub struct ExampleConfig {
 }
 
 /// What a watch publishes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Publish {
     /// The event with its answer.
@@ -335,6 +390,7 @@ impl Config {
             commands: CommandsConfig::default(),
             model: ModelConfig::default(),
             outbox: OutboxConfig::default(),
+            update: None,
             metrics: None,
             homeassistant: None,
             camera: Vec::new(),
@@ -364,6 +420,16 @@ impl Config {
             }
         }
         self.broker.address()?;
+        if let Some(update) = &self.update
+            && let Err(reason) = update.trust().check()
+        {
+            let threshold = update.threshold.to_string();
+            return Err(error(
+                "update.threshold",
+                &threshold,
+                &format!("is refused: {reason}"),
+            ));
+        }
         let commands = &self.commands;
         if commands.keys.as_ref().is_some_and(Vec::is_empty) {
             let expected = "names none; one is needed, or the key left out";
@@ -487,6 +553,28 @@ mod tests {
         config.url = url.to_owned();
         config.allow_insecure = allow_insecure;
         config.address()
+    }
+
+    #[test]
+    fn who_may_sign_is_somebody_and_what_is_kept_is_bounded() {
+        let check = |lines: &str| {
+            let rest = "[device]\nname = 'a'\n[broker]\nurl = 'mqtt://localhost'\n[commands]\n";
+            let config: std::result::Result<Config, _> = toml::from_str(&format!("{rest}{lines}"));
+            let config = config.map_err(|e| e.to_string())?;
+            config.check().map_err(|e| e.to_string())
+        };
+        for (lines, words) in [
+            ("keys = []", "commands.keys"),
+            ("keys = ['ed25519:AAAA']", "public key"),
+            ("nonces = 0", "commands.nonces"),
+            ("nonces = 1000000", "commands.nonces"),
+            ("longest = 'for ever'", "length of time"),
+            ("key = 'x'", "key"),
+        ] {
+            let refused = check(lines).unwrap_err();
+            assert!(refused.contains(words), "{lines}: {refused}");
+        }
+        check("nonces = 1\nlongest = '1m'").unwrap();
     }
 
     #[test]

@@ -64,7 +64,7 @@ pub struct Example {
 }
 
 /// What is to be drawn. What is left out is the model's default.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct DrawRequest {
     /// What is in the picture.
     pub prompt: String,
@@ -76,8 +76,36 @@ pub struct DrawRequest {
     pub guidance: Option<f32>,
     /// Where the noise comes from.
     pub seed: Option<u64>,
+    /// How many drawings may be made until one shows what was asked for ([`crate::attempts`]): at least 1.
+    /// An engine makes one.
+    pub tries: usize,
     /// Whether progress carries a small picture of how far it is.
     pub preview: bool,
+}
+
+impl Default for DrawRequest {
+    fn default() -> Self {
+        DrawRequest {
+            prompt: String::new(),
+            size: None,
+            steps: None,
+            guidance: None,
+            seed: None,
+            tries: 1,
+            preview: false,
+        }
+    }
+}
+
+impl DrawRequest {
+    /// The same with other noise: that of the try of this number, from 0.
+    #[must_use]
+    pub fn attempt(&self, number: usize) -> Self {
+        DrawRequest {
+            seed: self.seed.map(|seed| seed.wrapping_add(number as u64)),
+            ..self.clone()
+        }
+    }
 }
 
 /// A step of a drawing that has been taken.

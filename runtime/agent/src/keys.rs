@@ -18,6 +18,7 @@ const KIND: &str = "ed25519:";
 
 /// A key that signatures are checked with.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
 pub struct PublicKey(VerifyingKey);
 

@@ -17,9 +17,11 @@
 //!   [`clock`]: whether the time is known.
 //! - [`signed`]: the format of signed commands; `orders`: which are obeyed; `nonces`: once each.
 //! - [`operation`]: numbers for Prometheus, and whether all is well; `temperature`: how hot the board is.
+//! - [`shadow`]: configuration from afar; `crew`: the threads that it starts and stops.
 //! - `homeassistant`: what makes Home Assistant know the device.
+//! - [`update`]: new models.
 //! - `pending`: commands that wait, and may be called off.
-//! - [`worker`]: the one thread that computes.
+//! - [`worker`]: the one thread that computes; [`attempts`]: drawings that are looked at and drawn again.
 //! - [`agent`](mod@agent): [`Agent`], all of it wired together.
 //! - [`error`]: what is refused.
 //!
@@ -27,11 +29,13 @@
 
 pub mod agent;
 mod area;
+pub mod attempts;
 mod ballast;
 pub mod camera;
 pub mod clock;
 pub mod command;
 pub mod config;
+mod crew;
 pub mod engine;
 pub mod error;
 pub mod frame;
@@ -52,12 +56,14 @@ pub mod schedule;
 #[cfg(test)]
 mod schemas;
 pub mod security;
+pub mod shadow;
 pub mod signed;
 pub mod slot;
 pub mod state;
 mod temperature;
 pub mod topic;
 pub mod trigger;
+pub mod update;
 pub mod watch;
 pub mod worker;
 

@@ -77,7 +77,7 @@ pub(crate) struct Link {
     pub(crate) will: Vec<u8>,
     pub(crate) online: Box<dyn Fn() -> Vec<u8> + Send>,
     /// What else the broker is to keep; published on every connect.
-    pub(crate) retained: Vec<Message>,
+    pub(crate) retained: Box<dyn Fn() -> Vec<Message> + Send>,
     /// Told when there is news for the status.
     pub(crate) status_changed: Arc<Notify>,
     pub(crate) subscriptions: Vec<String>,
@@ -287,7 +287,7 @@ impl Link {
                     }
                 }
                 session.status(&self.status_topic, (self.online)());
-                session.births = self.retained.clone().into();
+                session.births = (self.retained)().into();
                 self.connection.send_replace(Connection::Up);
                 let BrokerAddress { host, port, tls } = &self.security.address;
                 let how = if *tls { "encrypted" } else { "not encrypted" };

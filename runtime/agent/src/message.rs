@@ -7,6 +7,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::attempts::Check;
 use crate::camera::CameraReport;
 use crate::engine::ModelInfo;
 
@@ -96,6 +97,8 @@ pub struct Status {
 
 /// A payload, and whether the device knew the time when it was made.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "{T}"))]
 pub struct Stamped<'a, T> {
     /// The payload.
     #[serde(flatten)]
@@ -143,6 +146,9 @@ pub enum Reply {
         device: String,
         /// What came out.
         result: Outcome,
+        /// What came of looking at drawings, if more than one try was allowed.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        check: Option<Check>,
         /// Milliseconds by stage.
         timing: Timing,
     },
@@ -168,6 +174,8 @@ pub enum Outcome {
     Picture(String),
     /// The id of a command that was called off.
     Cancelled(String),
+    /// The version of the configuration that runs now.
+    Version(u64),
 }
 
 /// A payload as JSON bytes.

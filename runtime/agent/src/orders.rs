@@ -35,6 +35,11 @@ impl Orders {
         })
     }
 
+    /// The clock that expiries are compared with.
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
     /// Whether a command that came on this topic is obeyed, which may be signed. If it is, its nonce is
     /// on disk.
     ///

@@ -64,7 +64,7 @@ pub struct Header {
 #[derive(Debug)]
 pub struct Outbox {
     path: PathBuf,
-    max_bytes: u64,
+    max_bytes: AtomicU64,
     disk: Mutex<Disk>,
     dropped: AtomicU64,
     ballast: Ballast,
@@ -122,7 +122,7 @@ impl Outbox {
         let (database, index) = open(path, &arrived).map_err(|e| refuse(path, &e))?;
         Ok(Outbox {
             path: path.to_owned(),
-            max_bytes,
+            max_bytes: AtomicU64::new(max_bytes),
             disk: Mutex::new(Disk {
                 database: Some(database),
                 index,
@@ -132,6 +132,11 @@ impl Outbox {
             ballast: Ballast::beside(path),
             stored: Notify::new(),
         })
+    }
+
+    /// Holds at most so many bytes from now on: seen to when the next message is stored.
+    pub fn limit(&self, max_bytes: u64) {
+        self.max_bytes.store(max_bytes, Ordering::Relaxed);
     }
 
     /// Stores messages, all or none.
@@ -156,8 +161,9 @@ impl Outbox {
         if !disk.arrived.is_empty() {
             self.forget(&mut disk)?;
         }
+        let max_bytes = self.max_bytes.load(Ordering::Relaxed);
         let stored = self.on_disk(&mut disk, |database, index, _| {
-            try_write(database, index, self.max_bytes, counter, build)
+            try_write(database, index, max_bytes, counter, build)
         });
         let stored = stored.map_err(|e| refuse(&self.path, &e))?;
         for (key, entry) in stored.added {

@@ -13,6 +13,7 @@ const MOST: usize = 10_000;
 
 /// A length of time: `250ms`, `10s`, `1.5m`, `2h`; 10 ms to a year.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
 pub struct Period(pub Duration);
 
@@ -54,6 +55,7 @@ impl fmt::Display for Period {
 
 /// At most so many in any second, minute, hour or day: `20/h`, units `s`, `m`, `h`, `d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
 pub struct Limit {
     /// How many.

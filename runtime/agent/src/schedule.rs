@@ -27,6 +27,7 @@ pub(crate) fn local(at: OffsetDateTime) -> DateTime {
 /// A part of every day, or of some days: `22:00-06:00`, `mon-fri 08:00-18:00`, `sat,sun 00:00-24:00`. One
 /// that passes midnight belongs to the day on which it begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
 pub struct Hours {
     /// From Monday on.

@@ -6,10 +6,15 @@ use std::path::Path;
 
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
+use serde_json::Value;
 
 use crate::command::{CancelArgs, DrawArgs, EditArgs, SeeArgs, SnapshotArgs};
-use crate::message::{Event, Reply, Status};
+use crate::message::{Event, Reply, Stamped, Status};
 use crate::operation::Health;
+use crate::shadow::{OutboxSettings, Reported, Settings};
+use crate::signed;
+use crate::update::manifest::Manifest;
+use crate::update::{Job, Progress};
 
 /// A command.
 #[derive(JsonSchema)]
@@ -23,8 +28,47 @@ struct Command<A> {
     args: A,
 }
 
+/// A configuration that somebody wants a device to have.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[allow(dead_code)] // It is there for its schema.
+struct Desired {
+    /// Higher than the one that is reported.
+    version: u64,
+    config: Settings,
+}
+
+/// What is to be changed; null takes a key away.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[allow(dead_code)] // It is there for its schema.
+struct Set {
+    watch: Option<Vec<Named>>,
+    camera: Option<Vec<Named>>,
+    outbox: Option<OutboxSettings>,
+}
+
+/// A watch or a camera, with the keys that are to be changed.
+#[derive(JsonSchema)]
+#[allow(dead_code)] // It is there for its schema.
+struct Named {
+    name: String,
+    #[serde(flatten)]
+    keys: BTreeMap<String, Value>,
+}
+
 fn sent<T: JsonSchema>() -> Schema {
     let settings = SchemaSettings::draft2020_12().for_serialize();
+    settings.into_generator().into_root_schema_for::<T>()
+}
+
+fn read<T: JsonSchema>() -> Schema {
+    let settings = SchemaSettings::draft2020_12().for_deserialize();
+    settings.into_generator().into_root_schema_for::<T>()
+}
+
+fn taken_whole<T: JsonSchema>() -> Schema {
+    let settings = SchemaSettings::draft2020_12().for_deserialize();
     settings.into_generator().into_root_schema_for::<T>()
 }
 
@@ -47,10 +91,18 @@ fn without<A: JsonSchema>() -> Schema {
 #[test]
 fn the_schemas_in_docs_are_those_of_the_types() {
     let schemas = BTreeMap::from([
-        ("event", sent::<Event>()),
+        ("event", sent::<Stamped<'static, Event>>()),
         ("health", sent::<Health>()),
-        ("result", sent::<Reply>()),
-        ("status", sent::<Status>()),
+        ("result", sent::<Stamped<'static, Reply>>()),
+        ("status", sent::<Stamped<'static, Status>>()),
+        ("job", taken_whole::<Job>()),
+        ("job-progress", sent::<Progress>()),
+        ("manifest", taken_whole::<Manifest>()),
+        ("shadow-desired", read::<Desired>()),
+        ("shadow-reported", sent::<Reported>()),
+        ("signed", read::<signed::Payload>()),
+        ("signed-text", read::<signed::Order>()),
+        ("command-set", without::<Set>()),
         ("command-cancel", taken::<CancelArgs>()),
         ("command-draw", taken::<DrawArgs>()),
         ("command-edit", taken::<EditArgs>()),

@@ -18,6 +18,7 @@ pub const NONCES: std::ops::RangeInclusive<usize> = 16..=64;
 
 /// What is signed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Order {
     /// The topic that it is published on.
@@ -76,8 +77,9 @@ impl Order {
 
 /// A signed payload.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct Payload {
+pub(crate) struct Payload {
     signed: String,
     key: PublicKey,
     signature: String,

@@ -11,6 +11,10 @@ use crate::frame::Frame;
 pub struct Slot {
     newest: Mutex<Option<Arc<Frame>>>,
     changed: Condvar,
+    /// The number of the last frame.
+    last: AtomicU64,
+    /// Whose turn it is to put frames in.
+    turn: AtomicU64,
     dropped: AtomicU64,
     closed: AtomicBool,
 }
@@ -18,6 +22,7 @@ pub struct Slot {
 impl Slot {
     /// Puts a newer frame in. The old one is gone.
     pub fn put(&self, frame: Frame) {
+        self.last.store(frame.number, Ordering::Relaxed);
         *self.lock() = Some(Arc::new(frame));
         self.changed.notify_all();
     }
@@ -49,6 +54,21 @@ impl Slot {
                 .fetch_add(frame.number - seen - 1, Ordering::Relaxed);
         }
         Some(frame)
+    }
+
+    /// The number of the last frame; 0 if there has been none.
+    pub fn last(&self) -> u64 {
+        self.last.load(Ordering::Relaxed)
+    }
+
+    /// Gives the turn of putting frames in to somebody else, who gets it returned.
+    pub fn take_turn(&self) -> u64 {
+        self.turn.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// Whether frames of this turn are still wanted.
+    pub fn wants(&self, turn: u64) -> bool {
+        !self.closed() && self.turn.load(Ordering::SeqCst) == turn
     }
 
     /// Frames that nobody had time for.

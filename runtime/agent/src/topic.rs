@@ -64,14 +64,35 @@ impl Topics {
         self.of(&format!("result/{id}"))
     }
 
-    /// What the device subscribes to: its own commands and those of its groups.
+    /// Retained: the configuration that somebody wants this device to have.
+    pub fn desired(&self) -> String {
+        self.of("shadow/desired")
+    }
+
+    /// Retained: the configuration that it has.
+    pub fn reported(&self) -> String {
+        self.of("shadow/reported")
+    }
+
+    /// What the device subscribes to: its own commands and those of its groups, and its shadow.
     pub fn subscriptions(&self, groups: &[String]) -> Vec<String> {
         let groups = groups
             .iter()
             .map(|g| format!("{PREFIX}/group/{g}/command/+"));
-        std::iter::once(self.of("command/+"))
+        [self.of("command/+"), self.desired(), self.job()]
+            .into_iter()
             .chain(groups)
             .collect()
+    }
+
+    /// Retained: the model that the device is to install.
+    pub fn job(&self) -> String {
+        self.of("job")
+    }
+
+    /// How far a job is.
+    pub fn job_progress(&self, id: &str) -> String {
+        self.of(&format!("job/{id}"))
     }
 
     fn of(&self, rest: &str) -> String {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::config::{ExampleConfig, WatchConfig, error};
-use crate::engine::{Example, Form, Question};
+use crate::config::{Config, ExampleConfig, SchemaConfig, WatchConfig, error};
+use crate::engine::{Engine, Example, Form, Question};
 use crate::error::{AgentError, Result};
 use crate::frame::Picture;
 use crate::gate::Gate;
@@ -45,7 +45,14 @@ impl Watch {
     pub fn load(config: &WatchConfig, folder: &Path) -> Result<Self> {
         let form = match &config.schema {
             None => Form::Text,
-            Some(path) => {
+            Some(SchemaConfig::Inline(schema)) => {
+                if schema.to_string().len() as u64 > LARGEST_SCHEMA {
+                    let expected = format!("has a schema of more than {LARGEST_SCHEMA} bytes");
+                    return Err(error("watch.schema", &config.name, &expected));
+                }
+                Form::Schema(Arc::new(schema.clone()))
+            }
+            Some(SchemaConfig::File(path)) => {
                 let refuse = |reason: String| file_error("watch.schema", path, &reason);
                 let bytes = read(&folder.join(path), LARGEST_SCHEMA).map_err(refuse)?;
                 let schema = serde_json::from_slice(&bytes)
@@ -68,6 +75,40 @@ impl Watch {
             config: config.clone(),
         })
     }
+}
+
+/// Every watch of a configuration with its files, which the engine has accepted.
+///
+/// # Errors
+/// [`AgentError::Config`] naming what is wrong.
+pub(crate) fn load_all(
+    config: &Config,
+    folder: &Path,
+    engine: &dyn Engine,
+) -> Result<Vec<Arc<Watch>>> {
+    let load = |config: &WatchConfig| {
+        let watch = Watch::load(config, folder)?;
+        engine
+            .check(&watch.question)
+            .map_err(|e| match &config.schema {
+                Some(SchemaConfig::File(path)) => {
+                    file_error("watch.schema", path, &format!("is refused: {e}"))
+                }
+                Some(SchemaConfig::Inline(_)) => {
+                    error("watch.schema", &config.name, &format!("is refused: {e}"))
+                }
+                None => error("watch.ask", &config.name, &format!("is refused: {e}")),
+            })?;
+        if let Some(condition) = &watch.condition {
+            engine
+                .check(condition)
+                .map_err(|e| error("watch.when", &config.when, &format!("is refused: {e}")))?;
+        }
+        // It is made anew when the watch starts: here it is seen that it can be.
+        watch.when.trigger(config)?;
+        Ok(Arc::new(watch))
+    };
+    config.watch.iter().map(load).collect()
 }
 
 fn example(config: &ExampleConfig, form: &Form, folder: &Path) -> Result<Example> {

@@ -97,6 +97,10 @@ pub(crate) struct SeeArgs {
 pub(crate) struct DrawArgs {
     /// What is in the picture.
     pub(crate) prompt: String,
+    /// Draw up to so many pictures, with the next seeds, and keep the one in which the model sees most of
+    /// the prompt.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = tries)]
+    pub(crate) tries: usize,
     #[command(flatten)]
     pub(crate) options: DrawingArgs,
 }
@@ -199,4 +203,10 @@ pub(crate) struct InspectArgs {
     /// Read every weight and refuse those that are no numbers.
     #[arg(long)]
     pub(crate) deep: bool,
+}
+
+fn tries(text: &str) -> Result<usize, String> {
+    let most = kinglet_agent::attempts::MOST;
+    let tries = text.parse().ok().filter(|n| (1..=most).contains(n));
+    tries.ok_or_else(|| format!("1 to {most} are accepted"))
 }

@@ -14,6 +14,7 @@ mod commands;
 mod engine;
 mod failure;
 mod interrupt;
+mod loader;
 mod lock;
 mod model;
 mod service;

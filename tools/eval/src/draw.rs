@@ -37,7 +37,7 @@ pub struct Marks {
 /// The prompt number `i`, the name of its object and of its background. The objects come one after
 /// another; each time anew, all are on other backgrounds.
 pub fn prompt(i: usize) -> (String, &'static str, &'static str) {
-    let objects = NAMES.split_whitespace().count();
+    let objects = objects();
     let name = NAMES.split_whitespace().nth(i % objects).unwrap_or("cat");
     let (colour, _) = COLOURS[(i % objects + i / objects) % COLOURS.len()];
     let article = |word: &str| {
@@ -55,23 +55,26 @@ pub fn prompt(i: usize) -> (String, &'static str, &'static str) {
     )
 }
 
-/// Has the program draw every object once, with the object's number as seed, into `folder`.
+/// Every object once.
+pub fn objects() -> usize {
+    NAMES.split_whitespace().count()
+}
+
+/// Has the program make `count` drawings, the objects one after another, with these further arguments and the
+/// drawing's number as seed, into `folder`.
 ///
 /// # Errors
 /// [`crate::EvalError`].
-pub fn run(program: &Program, folder: &Path, steps: Option<usize>) -> Result<Marks> {
+pub fn run(program: &Program, folder: &Path, count: usize, further: &[&str]) -> Result<Marks> {
     let strict = Judge::open("strict")?;
     let plain = Judge::open("plain")?;
     let mut marks = Marks::default();
-    for i in 0..NAMES.split_whitespace().count() {
+    for i in 0..count {
         let (prompt, name, colour) = prompt(i);
         let path = folder.join(format!("{i:02}-{name}.png"));
         let (file, seed) = (path.to_string_lossy(), i.to_string());
         let mut arguments = vec!["draw", &prompt, "-o", &file, "--seed", &seed];
-        let steps = steps.map(|s| s.to_string());
-        if let Some(steps) = &steps {
-            arguments.extend(["--steps", steps]);
-        }
+        arguments.extend(further);
         program.json(&arguments)?;
         let picture = image::open(&path)
             .map_err(|e| data_error(&path, e))?

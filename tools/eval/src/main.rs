@@ -22,6 +22,12 @@ struct Arguments {
     /// Steps of a drawing instead of the model's own.
     #[arg(long)]
     steps: Option<usize>,
+    /// So many drawings of every object.
+    #[arg(long, default_value_t = 1)]
+    rounds: usize,
+    /// Tries for a drawing, of which the model keeps the one that it likes best.
+    #[arg(long, default_value_t = 1)]
+    tries: usize,
     /// Keeps the drawings in this folder.
     #[arg(long)]
     drawings: Option<PathBuf>,
@@ -97,7 +103,16 @@ fn run(arguments: &Arguments) -> Result<()> {
         reason: e.to_string(),
     })?;
     let folder = arguments.drawings.as_deref().unwrap_or(temporary.path());
-    let drawn = draw::run(&program, folder, arguments.steps)?;
+    let (steps, tries) = (
+        arguments.steps.map(|n| n.to_string()),
+        arguments.tries.to_string(),
+    );
+    let mut further = vec!["--tries", &tries];
+    if let Some(steps) = &steps {
+        further.extend(["--steps", steps]);
+    }
+    let count = draw::objects() * arguments.rounds;
+    let drawn = draw::run(&program, folder, count, &further)?;
     if arguments.json {
         println!("{}", json!({ "see": seen, "draw": drawn }));
         return Ok(());

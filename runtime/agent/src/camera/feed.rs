@@ -17,6 +17,8 @@ const PIECE: Duration = Duration::from_millis(50);
 pub(super) struct Feed {
     camera: String,
     slot: Arc<Slot>,
+    /// The slot's turn: after it somebody else puts frames in.
+    turn: u64,
     report: Arc<Report>,
     masks: Vec<Area>,
     period: Duration,
@@ -35,12 +37,13 @@ impl Feed {
     ) -> Self {
         Feed {
             camera,
+            turn: slot.take_turn(),
+            number: slot.last(),
             slot,
             report,
             masks,
             period: Duration::from_secs_f64(1.0 / rate),
             due: None,
-            number: 0,
             complaint: String::new(),
         }
     }
@@ -67,6 +70,9 @@ impl Feed {
 
     /// Passes a frame on.
     pub(super) fn put(&mut self, mut picture: Picture) {
+        if self.closed() {
+            return;
+        }
         if !self.masks.is_empty() {
             let rgb = Arc::make_mut(&mut picture.rgb);
             for mask in &self.masks {
@@ -119,12 +125,17 @@ impl Feed {
 
     /// Whether nobody wants frames any more.
     pub(super) fn closed(&self) -> bool {
-        self.slot.closed()
+        !self.slot.wants(self.turn)
     }
 
-    /// What tells whether nobody wants frames any more, to take elsewhere.
-    pub(super) fn slot(&self) -> Arc<Slot> {
-        Arc::clone(&self.slot)
+    /// Ends soon after nobody wants frames any more.
+    pub(super) fn ended(&self) -> impl Future<Output = ()> + use<> {
+        let (slot, turn) = (Arc::clone(&self.slot), self.turn);
+        async move {
+            while slot.wants(turn) {
+                tokio::time::sleep(PIECE).await;
+            }
+        }
     }
 
     /// Sleeps in pieces, so that closing the slot ends the thread soon.
@@ -137,13 +148,6 @@ impl Feed {
             }
             std::thread::sleep(left.min(PIECE));
         }
-    }
-}
-
-/// Ends soon after the slot has been closed.
-pub(super) async fn until_closed(slot: &Slot) {
-    while !slot.closed() {
-        tokio::time::sleep(PIECE).await;
     }
 }
 

@@ -24,12 +24,10 @@ use tokio_rustls::TlsConnector;
 use url::{Host, Url};
 
 use super::address::{Address, shown};
-use super::feed::until_closed;
 use super::source::refuse_unused;
 use crate::config::CameraConfig;
 use crate::error::Result;
 use crate::security;
-use crate::slot::Slot;
 
 /// How long a connection may take, with its encryption.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -72,9 +70,9 @@ impl Target {
     }
 }
 
-/// Runs a session of a camera that needs the network until it fails or its slot is closed.
+/// Runs a session of a camera that needs the network until it fails or has `ended`.
 pub(super) fn block_on(
-    slot: &Slot,
+    ended: impl Future<Output = ()>,
     session: impl Future<Output = std::result::Result<(), String>>,
 ) -> std::result::Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -84,7 +82,7 @@ pub(super) fn block_on(
     let result = runtime.block_on(async {
         tokio::select! {
             result = session => result,
-            () = until_closed(slot) => Ok(()),
+            () = ended => Ok(()),
         }
     });
     // A name that is being looked up, or a picture that is being decoded, need not be waited for.

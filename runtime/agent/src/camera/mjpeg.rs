@@ -39,8 +39,8 @@ impl Source for Mjpeg {
     }
 
     fn session(&mut self, feed: &mut Feed) -> std::result::Result<(), String> {
-        let slot = feed.slot();
-        block_on(&slot, stream(&self.target, feed))
+        let ended = feed.ended();
+        block_on(ended, stream(&self.target, feed))
     }
 }
 

@@ -1,6 +1,7 @@
 //! How a camera does: counters that its thread writes and the status reads.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -56,7 +57,8 @@ pub enum CameraState {
 /// The counters of one camera.
 #[derive(Debug)]
 pub(crate) struct Report {
-    asked: f64,
+    /// Frames a second, as bits.
+    asked: AtomicU64,
     inner: Mutex<Inner>,
     /// When the camera's thread was heard of last.
     heard: Mutex<Instant>,
@@ -80,7 +82,7 @@ struct Inner {
 impl Report {
     pub(crate) fn new(asked: f64, changed: Arc<Notify>) -> Self {
         Report {
-            asked,
+            asked: AtomicU64::new(asked.to_bits()),
             inner: Mutex::default(),
             heard: Mutex::new(Instant::now()),
             changed,
@@ -89,7 +91,12 @@ impl Report {
 
     /// Frames a second that are asked for.
     pub(crate) fn asked(&self) -> f64 {
-        self.asked
+        f64::from_bits(self.asked.load(Ordering::Relaxed))
+    }
+
+    /// Another rate is asked for.
+    pub(crate) fn ask(&self, rate: f64) {
+        self.asked.store(rate.to_bits(), Ordering::Relaxed);
     }
 
     /// For how long nothing was heard of the camera's thread.
@@ -121,7 +128,7 @@ impl Report {
         CameraReport {
             state: inner.state,
             reason: inner.reason.clone(),
-            fps_asked: self.asked,
+            fps_asked: self.asked(),
             fps: (fps * 100.0).round() / 100.0,
             frames: inner.frames,
             dropped: inner.dropped,

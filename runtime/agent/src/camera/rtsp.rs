@@ -60,8 +60,8 @@ impl Source for Rtsp {
     }
 
     fn session(&mut self, feed: &mut Feed) -> std::result::Result<(), String> {
-        let slot = feed.slot();
-        block_on(&slot, stream(&self.address, feed))
+        let ended = feed.ended();
+        block_on(ended, stream(&self.address, feed))
     }
 }
 

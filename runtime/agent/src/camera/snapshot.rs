@@ -33,8 +33,8 @@ impl Source for Snapshot {
     }
 
     fn session(&mut self, feed: &mut Feed) -> std::result::Result<(), String> {
-        let slot = feed.slot();
-        block_on(&slot, pictures(&self.target, feed))
+        let ended = feed.ended();
+        block_on(ended, pictures(&self.target, feed))
     }
 }
 

@@ -77,7 +77,7 @@ impl Worker {
     }
 
     /// Ends the event that stands, if one does.
-    fn end(&self, life: &mut Life, watch: &Watch, frame: &Frame) {
+    pub(super) fn end(&self, life: &mut Life, watch: &Watch, frame: &Frame) {
         if let Some(standing) = &life.standing {
             let (id, answer) = (Some(&standing.id[..]), standing.answer.clone());
             let ended = self.event(EventType::End, id, watch, frame, answer, Timing::new());

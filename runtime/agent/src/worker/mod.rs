@@ -2,7 +2,7 @@
 
 mod look;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::ControlFlow;
@@ -17,6 +17,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
 
+use crate::attempts::{self, Check};
 use crate::clock::Clock;
 use crate::command::{Action, Command, Look, ReplyTo};
 use crate::engine::{DrawRequest, Engine, EngineError, Form, Progress, Question, Step};
@@ -48,6 +49,13 @@ pub enum Job {
         since: Instant,
         /// Whether the scene is the one that was looked at before.
         again: bool,
+    },
+    /// A watch has been taken away or changed: what it followed has ended.
+    Leave {
+        /// The watch.
+        watch: Arc<Watch>,
+        /// The last frame that it chose.
+        frame: Arc<Frame>,
     },
     /// A command.
     Command {
@@ -91,6 +99,11 @@ impl Worker {
                 } => {
                     let life = lives.entry(watch.config.name.clone()).or_default();
                     self.look(life, &watch, &frame, since, again);
+                }
+                Job::Leave { watch, frame } => {
+                    if let Some(mut life) = lives.remove(&watch.config.name) {
+                        self.end(&mut life, &watch, &frame);
+                    }
                 }
                 Job::Command { command, since } => {
                     self.pending.begin(&command.reply.id);
@@ -136,6 +149,7 @@ impl Worker {
         }
         match &command.action {
             Action::See { question, look } => self.answer(reply, question, look, since),
+            Action::Draw(request) if request.tries > 1 => self.checked(reply, request, since),
             Action::Draw(request) => self.drawing(reply, request, since, &mut |progress| {
                 self.engine.draw(request, progress)
             }),
@@ -147,7 +161,7 @@ impl Worker {
             }
             Action::Snapshot(camera) => self.snapshot(reply, camera.clone(), since),
             // Called off at once, and never put into the queue.
-            Action::Cancel(_) => Ok(Vec::new()),
+            Action::Cancel(_) | Action::Set(_) => Ok(Vec::new()),
         }
     }
 
@@ -175,7 +189,7 @@ impl Worker {
         let started = Instant::now();
         let jpeg = self.find(&Look::Camera(camera))?.to_jpeg()?;
         let timing = timing(since, started, "snapshot");
-        Ok(self.delivery(reply, "image/jpeg", jpeg, timing))
+        Ok(self.delivery(reply, "image/jpeg", jpeg, None, timing))
     }
 
     /// A picture and the result that names it.
@@ -184,14 +198,69 @@ impl Worker {
         reply: &ReplyTo,
         content_type: &str,
         bytes: Vec<u8>,
+        check: Option<Check>,
         timing: Timing,
     ) -> Vec<Message> {
         let topic = self.topics.image(&reply.id);
-        let outcome = Outcome::Picture(topic.clone());
+        let payload = Reply::Result {
+            id: reply.id.clone(),
+            device: self.topics.device().to_owned(),
+            result: Outcome::Picture(topic.clone()),
+            check,
+            timing,
+        };
         vec![
             picture(&topic, content_type, false, bytes),
-            result(&self.topics, reply, outcome, timing),
+            to(&self.topics, reply, &payload),
         ]
+    }
+
+    /// Draws until the model sees in a drawing what was asked for.
+    fn checked(
+        &self,
+        reply: &ReplyTo,
+        request: &DrawRequest,
+        since: Instant,
+    ) -> Result<Vec<Message>, String> {
+        let started = Instant::now();
+        let question = Question {
+            ask: attempts::QUESTION.to_owned(),
+            ..Question::default()
+        };
+        let mut draw = |number: usize| {
+            let request = request.attempt(number);
+            let mut progress = |step: Step<'_>| {
+                let of = step.of * request.tries;
+                let done = step.of * number + step.done;
+                self.progress(reply, &request, Step { done, of, ..step })
+            };
+            guarded(|| self.engine.draw(&request, &mut progress))
+        };
+        let mut see = |picture: &Picture| match self.see(picture, &question)? {
+            Value::String(seen) => Ok(seen),
+            other => Ok(other.to_string()),
+        };
+        let best = attempts::best(&request.prompt, request.tries, &mut draw, &mut see);
+        let (picture, check) = best.map_err(|e| e.to_string())?;
+        self.metrics.took("draw", started.elapsed());
+        let png = picture.to_png()?;
+        let timing = timing(since, started, "draw");
+        Ok(self.delivery(reply, "image/png", png, Some(check), timing))
+    }
+
+    /// Tells how far a drawing is: whether it is to go on.
+    fn progress(&self, reply: &ReplyTo, request: &DrawRequest, step: Step<'_>) -> ControlFlow<()> {
+        let preview = request.preview.then(|| encoded((step.preview)()?));
+        let payload = Reply::Progress {
+            id: reply.id.clone(),
+            device: self.topics.device().to_owned(),
+            step: step.done,
+            of: step.of,
+            preview: preview.flatten(),
+        };
+        // Progress that finds no room is not missed.
+        let _ = self.progress.try_send(to(&self.topics, reply, &payload));
+        self.go_on()
     }
 
     fn drawing(
@@ -202,25 +271,12 @@ impl Worker {
         work: &mut dyn FnMut(Progress<'_>) -> Result<Picture, EngineError>,
     ) -> Result<Vec<Message>, String> {
         let started = Instant::now();
-        let mut progress = |step: Step<'_>| {
-            let payload = Reply::Progress {
-                id: reply.id.clone(),
-                device: self.topics.device().to_owned(),
-                step: step.done,
-                of: step.of,
-                preview: request
-                    .preview
-                    .then(|| encoded((step.preview)()?))
-                    .flatten(),
-            };
-            // Progress that finds no room is not missed.
-            let _ = self.progress.try_send(to(&self.topics, reply, &payload));
-            self.go_on()
-        };
+        let mut progress = |step: Step<'_>| self.progress(reply, request, step);
         let drawn = guarded(|| work(&mut progress));
         self.metrics.took("draw", started.elapsed());
         let png = drawn.map_err(|e| e.to_string())?.to_png()?;
-        Ok(self.delivery(reply, "image/png", png, timing(since, started, "draw")))
+        let timing = timing(since, started, "draw");
+        Ok(self.delivery(reply, "image/png", png, None, timing))
     }
 
     /// Asks the engine.
@@ -277,6 +333,7 @@ pub(crate) fn result(topics: &Topics, reply: &ReplyTo, result: Outcome, timing: 
         id: reply.id.clone(),
         device: topics.device().to_owned(),
         result,
+        check: None,
         timing,
     };
     to(topics, reply, &payload)
@@ -308,7 +365,13 @@ fn to(topics: &Topics, reply: &ReplyTo, payload: &Reply) -> Message {
     )
 }
 
-fn message(topic: &str, class: Class, payload: Vec<u8>, correlation: Option<Vec<u8>>) -> Message {
+/// A message of JSON that is not retained.
+pub(crate) fn message(
+    topic: &str,
+    class: Class,
+    payload: Vec<u8>,
+    correlation: Option<Vec<u8>>,
+) -> Message {
     Message {
         header: Header {
             topic: topic.to_owned(),
@@ -341,7 +404,7 @@ fn encoded(picture: Picture) -> Option<String> {
 }
 
 /// A panic in an engine costs the job, not the agent.
-fn guarded<T>(work: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
+pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
         let reason = "the model stopped unexpectedly; this is a bug of Kinglet";
         Err(EngineError::Refused(reason.to_owned()))

@@ -9,7 +9,7 @@ use crate::engine::ModelInfo;
 use crate::state::State;
 
 /// Says yes about bright pictures, and to other questions how bright they are.
-struct Brightness;
+pub(crate) struct Brightness;
 
 impl Engine for Brightness {
     fn model(&self) -> ModelInfo {
@@ -47,9 +47,26 @@ impl Engine for Brightness {
     }
 }
 
+fn frame(number: u64, light: u8) -> Arc<Frame> {
+    Arc::new(Frame {
+        number,
+        at: OffsetDateTime::UNIX_EPOCH,
+        picture: Picture {
+            width: 1,
+            height: 1,
+            rgb: vec![light; 3].into(),
+        },
+    })
+}
+
 /// The events that frames of these brightnesses make, as (type, id, answer); a frame is looked at again where
 /// `again` is true.
 fn events(watch: &str, frames: &[(u8, bool)]) -> Vec<(String, String, String)> {
+    events_until(watch, frames, false)
+}
+
+/// The same with a watch that may leave at the end.
+fn events_until(watch: &str, frames: &[(u8, bool)], leaves: bool) -> Vec<(String, String, String)> {
     let folder = tempfile::tempdir().unwrap();
     let outbox = Arc::new(Outbox::open(&folder.path().join("outbox"), 1 << 20).unwrap());
     let state = State::open(&folder.path().join("state")).unwrap();
@@ -71,15 +88,7 @@ fn events(watch: &str, frames: &[(u8, bool)]) -> Vec<(String, String, String)> {
     let watch = Arc::new(crate::watch::Watch::load(&config, folder.path()).unwrap());
     let (sender, jobs) = channel();
     for (number, (light, again)) in (1..).zip(frames) {
-        let frame = Arc::new(Frame {
-            number,
-            at: OffsetDateTime::UNIX_EPOCH,
-            picture: Picture {
-                width: 1,
-                height: 1,
-                rgb: vec![*light; 3].into(),
-            },
-        });
+        let frame = frame(number, *light);
         let (watch, since, again) = (Arc::clone(&watch), Instant::now(), *again);
         let job = Job::Look {
             watch,
@@ -88,6 +97,14 @@ fn events(watch: &str, frames: &[(u8, bool)]) -> Vec<(String, String, String)> {
             again,
         };
         sender.send(job).unwrap();
+    }
+    if leaves {
+        let frame = frame(99, 0);
+        // A second one finds nothing to end.
+        for _ in 0..2 {
+            let (watch, frame) = (Arc::clone(&watch), Arc::clone(&frame));
+            sender.send(Job::Leave { watch, frame }).unwrap();
+        }
     }
     drop(sender);
     worker.run(&jobs);
@@ -149,4 +166,19 @@ fn what_is_followed_has_updates_and_an_end_under_its_id() {
         ("new", "0-3", "130"),
     ];
     assert_eq!(named(&made), expected);
+}
+
+#[test]
+fn a_watch_that_leaves_ends_what_it_followed() {
+    let frames = [(100, false), (120, true)];
+    let watch = "when = 'motion'\nfollow = '10ms'";
+    let made = events_until(watch, &frames, true);
+    let expected = [
+        ("new", "0-1", "100"),
+        ("update", "0-1", "120"),
+        ("end", "0-1", "120"),
+    ];
+    assert_eq!(named(&made), expected);
+    let made = events_until("when = 'motion'", &frames[..1], true);
+    assert_eq!(named(&made), [("new", "0-1", "100")]);
 }

@@ -17,10 +17,11 @@ use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::run::{interrupted, load};
+use super::run::interrupted;
 use crate::bar::Bar;
 use crate::cli::{Cli, DemoArgs};
 use crate::failure::{Failure, Outcome};
+use crate::loader::load;
 
 /// The clip's frames, made by `runtime/kinglet/build.rs` from runtime/assets/clip.
 mod clip {

@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
-use kinglet_agent::{DrawRequest, Step};
+use kinglet_agent::attempts::{self, Check};
+use kinglet_agent::{DrawRequest, Question, Step};
 use kinglet_container::atomic;
 use kinglet_model::Picture;
 use serde_json::json;
@@ -16,19 +17,25 @@ use crate::failure::{Failure, Outcome};
 use crate::model;
 
 pub(crate) fn run(cli: &Cli, args: &DrawArgs) -> Outcome {
-    make(cli, &args.prompt, None, &args.options)
+    make(cli, &args.prompt, None, args.tries, &args.options)
 }
 
 pub(crate) fn edit(cli: &Cli, args: &EditArgs) -> Outcome {
     let picture = super::picture(&args.image)?;
-    make(cli, &args.instruction, Some(&picture), &args.options)
+    make(cli, &args.instruction, Some(&picture), 1, &args.options)
 }
 
 /// Draws, or changes `picture`.
-fn make(cli: &Cli, prompt: &str, picture: Option<&Picture>, options: &DrawingArgs) -> Outcome {
+fn make(
+    cli: &Cli,
+    prompt: &str,
+    picture: Option<&Picture>,
+    tries: usize,
+    options: &DrawingArgs,
+) -> Outcome {
     let source = model::open(cli.model.as_deref())?;
     let model = model::load(&source)?;
-    let request = request(prompt, options);
+    let request = request(prompt, tries, options);
     let started = Instant::now();
     let mut bar = Bar::new(if picture.is_some() {
         "editing"
@@ -51,15 +58,41 @@ fn make(cli: &Cli, prompt: &str, picture: Option<&Picture>, options: &DrawingArg
         ControlFlow::Continue(())
     };
     let drawn = match picture {
-        None => engine::draw(&model, &request, options.think, &mut progress),
-        Some(picture) => engine::edit(&model, picture, &request, options.think, &mut progress),
+        None if tries > 1 => {
+            let question = Question {
+                ask: attempts::QUESTION.to_owned(),
+                ..Question::default()
+            };
+            let go_on = &mut |_: &str| ControlFlow::Continue(());
+            let mut draw = |number| {
+                let request = request.attempt(number);
+                engine::draw(&model, &request, options.think, &mut progress)
+            };
+            let mut see =
+                |drawn: &Drawn| engine::see(&model, &drawn.picture, &question, false, go_on);
+            attempts::best(prompt, tries, &mut draw, &mut see)
+                .map(|(drawn, check)| (drawn, Some(check)))
+        }
+        None => {
+            engine::draw(&model, &request, options.think, &mut progress).map(|drawn| (drawn, None))
+        }
+        Some(picture) => engine::edit(&model, picture, &request, options.think, &mut progress)
+            .map(|drawn| (drawn, None)),
     };
     drop(bar);
     if let Some(e) = unwritten {
         return Err(e);
     }
-    let drawn = drawn?;
-    deliver(cli, options, &request, &source.config.name, &drawn, started)
+    let (drawn, check) = drawn?;
+    deliver(
+        cli,
+        options,
+        &request,
+        &source.config.name,
+        &drawn,
+        check.as_ref(),
+        started,
+    )
 }
 
 fn write_preview(path: &Path, step: Step<'_>) -> Outcome {
@@ -69,13 +102,14 @@ fn write_preview(path: &Path, step: Step<'_>) -> Outcome {
     Ok(())
 }
 
-fn request(prompt: &str, options: &DrawingArgs) -> DrawRequest {
+fn request(prompt: &str, tries: usize, options: &DrawingArgs) -> DrawRequest {
     DrawRequest {
         prompt: prompt.to_owned(),
         size: options.size,
         steps: options.steps,
         guidance: options.guidance,
         seed: options.seed,
+        tries,
         preview: options.preview.is_some(),
     }
 }
@@ -86,13 +120,17 @@ fn deliver(
     request: &DrawRequest,
     model: &str,
     drawn: &Drawn,
+    check: Option<&Check>,
     started: Instant,
 ) -> Outcome {
     atomic::write(&options.output, &drawn.picture.to_png()?)?;
     if let (Some(thought), false) = (&drawn.thought, cli.json) {
         eprintln!("thought: {thought}");
     }
-    let result = json!({
+    if let (Some(check), false) = (check, cli.json) {
+        eprintln!("seen after {} tries: {}", check.tries, check.seen);
+    }
+    let mut result = json!({
         "picture": options.output,
         "prompt": request.prompt,
         "thought": drawn.thought,
@@ -101,5 +139,8 @@ fn deliver(
         "model": model,
         "timing": { "draw": started.elapsed().as_millis() as u64 },
     });
+    if let Some(check) = check {
+        result["check"] = json!(check);
+    }
     super::print(cli.json, &result, &options.output.display().to_string())
 }

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use kinglet_agent::update::{Updater, Web};
 use kinglet_agent::{Agent, Config};
 
 use crate::cli::{Cli, RunArgs};
-use crate::engine::ModelEngine;
 use crate::failure::{Failure, Outcome};
-use crate::{lock, model, service};
+use crate::loader::FileLoader;
+use crate::service;
 
 pub(crate) fn run(cli: &Cli, args: &RunArgs) -> Outcome {
     super::log("info");
@@ -24,14 +25,27 @@ pub(crate) fn run(cli: &Cli, args: &RunArgs) -> Outcome {
         None => default_state(&config.device.name)?,
     };
     let file = cli.model.clone().or_else(|| config.model.file.clone());
-    let engine = load(file.as_deref())?;
-    if config.model.lock {
-        lock::lock()?;
-    }
+    let loader = FileLoader {
+        own: file,
+        lock: config.model.lock,
+    };
 
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
-        let agent = Agent::start(&config, folder, &state, engine)?;
+        let agent = match &config.update {
+            None => {
+                let engine = loader.engine(loader.own.as_deref())?;
+                Agent::start(&config, folder, &state, engine)?
+            }
+            Some(update) => {
+                let ca = update.ca.as_ref().map(|file| folder.join(file));
+                let web = Web::new(ca.as_deref())?;
+                let trust = update.trust();
+                let loader = Arc::new(loader);
+                let updater = Updater::start(&state, trust, update.max_bytes, loader, web)?;
+                Agent::start_updating(&config, folder, &state, updater)?
+            }
+        };
         tokio::select! {
             ended = interrupted() => ended?,
             () = service::serve(agent.monitor()) => {}
@@ -41,21 +55,6 @@ pub(crate) fn run(cli: &Cli, args: &RunArgs) -> Outcome {
         agent.stop().await;
         Ok(())
     })
-}
-
-/// Loads a model for the agent.
-pub(crate) fn load(file: Option<&Path>) -> Outcome<Arc<ModelEngine<kinglet_kernels::Cpu>>> {
-    let source = model::open(file)?;
-    let engine = ModelEngine {
-        model: model::load(&source)?,
-        info: model::info(&source, file)?,
-    };
-    tracing::info!(
-        model = engine.info.name,
-        kernels = kinglet_kernels::Device::describe(&engine.model.device),
-        "loaded"
-    );
-    Ok(Arc::new(engine))
 }
 
 /// Waits for an interrupt or a request to end.

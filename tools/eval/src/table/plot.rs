@@ -15,6 +15,9 @@ const LEFT: f64 = 50.0;
 const RIGHT: f64 = 570.0;
 const TOP: f64 = 15.0;
 const BOTTOM: f64 = 270.0;
+const FONT: f64 = 11.0;
+/// How wide a character is, on average.
+const CHARACTER: f64 = 6.2;
 /// What is drawn of all that is counted, and in which colour.
 const LINES: [(&str, &str); 4] = [
     ("naming one", "#1f6f8b"),
@@ -45,7 +48,7 @@ pub fn figures(measured: &[(Variant, Results)], folder: &Path) -> Result<()> {
 fn figure(points: &[(&str, &Results)]) -> String {
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
-         font-family=\"sans-serif\" font-size=\"12\"><rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>"
+         font-family=\"sans-serif\" font-size=\"{FONT}\"><rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>"
     );
     let y = |share: f64| BOTTOM - (BOTTOM - TOP) * share;
     for percent in [0, 25, 50, 75, 100] {
@@ -60,12 +63,18 @@ fn figure(points: &[(&str, &Results)]) -> String {
     }
     let step = (RIGHT - LEFT) / points.len() as f64;
     let x = |i: usize| LEFT + step * (i as f64 + 0.5);
+    let words = points.iter().flat_map(|(name, _)| name.split(' '));
+    let longest = words.map(str::len).max().unwrap_or_default() as f64;
+    let size = FONT.min(FONT * step / (longest * CHARACTER));
     for (i, (name, _)) in points.iter().enumerate() {
-        // Long names take two or three lines.
-        for (line, words) in wrapped(name, 16).iter().enumerate() {
+        // Long names take two or three lines: as many characters as there is room for.
+        for (line, words) in wrapped(name, (step / CHARACTER) as usize)
+            .iter()
+            .enumerate()
+        {
             let _ = write!(
                 svg,
-                "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
+                "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\" font-size=\"{size:.1}\">{}</text>",
                 x(i),
                 BOTTOM + 18.0 + 14.0 * line as f64,
                 escape(words)

@@ -107,6 +107,14 @@ impl Broker {
         Ok(())
     }
 
+    /// Publishes something that the broker keeps.
+    pub(crate) async fn retain(&mut self, topic: &str, payload: Vec<u8>) -> Outcome {
+        let properties = PublishProperties::default();
+        self.send(topic, true, payload, properties)
+            .await
+            .map(|_| ())
+    }
+
     /// Publishes. Returns once the broker has confirmed it: whether anybody is subscribed, as far as the
     /// broker says.
     pub(crate) async fn publish(
@@ -115,10 +123,20 @@ impl Broker {
         payload: Vec<u8>,
         properties: PublishProperties,
     ) -> Outcome<bool> {
+        self.send(topic, false, payload, properties).await
+    }
+
+    async fn send(
+        &mut self,
+        topic: &str,
+        retain: bool,
+        payload: Vec<u8>,
+        properties: PublishProperties,
+    ) -> Outcome<bool> {
         self.client.try_publish_with_properties(
             topic,
             QoS::AtLeastOnce,
-            false,
+            retain,
             payload,
             properties,
         )?;

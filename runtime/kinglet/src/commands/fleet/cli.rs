@@ -8,6 +8,9 @@ use kinglet_agent::keys::PublicKey;
 use kinglet_agent::period::Period;
 use kinglet_agent::topic;
 
+use super::rollout::RolloutArgs;
+use super::sign::SignArgs;
+
 #[derive(Debug, Args)]
 pub(crate) struct FleetArgs {
     #[command(flatten)]
@@ -78,8 +81,12 @@ pub(crate) enum FleetCommand {
     Set(SetArgs),
     /// Make a device's key, certificate request, configuration and access list.
     Enrol(EnrolArgs),
-    /// Make a key that signs commands.
+    /// Make a key that signs commands or models.
     Key(KeyArgs),
+    /// Say what a new model is, and sign that.
+    Sign(SignArgs),
+    /// Give a new model to devices, a few first.
+    Rollout(RolloutArgs),
 }
 
 #[derive(Debug, Args)]

@@ -15,8 +15,10 @@ mod key;
 mod ls;
 mod paper;
 mod picture;
+mod rollout;
 mod roster;
 mod see;
+mod sign;
 mod text;
 mod watch;
 
@@ -31,6 +33,7 @@ pub(crate) fn run(cli: &Cli, args: &FleetArgs) -> Outcome {
     match &args.command {
         FleetCommand::Enrol(enrol) => return enrol::run(cli, &args.broker, enrol),
         FleetCommand::Key(key) => return key::run(cli, key),
+        FleetCommand::Sign(sign) => return sign::run(cli, sign),
         _ => {}
     }
     let Some(config) = args.broker.config() else {
@@ -49,7 +52,8 @@ pub(crate) fn run(cli: &Cli, args: &FleetArgs) -> Outcome {
             FleetCommand::Set(set) => see::set(cli, &mut broker, set).await,
             FleetCommand::Draw(draw) => picture::draw(cli, &mut broker, draw).await,
             FleetCommand::Snapshot(args) => picture::snapshot(cli, &mut broker, args).await,
-            FleetCommand::Enrol(_) | FleetCommand::Key(_) => Ok(()),
+            FleetCommand::Rollout(args) => rollout::run(cli, &mut broker, args).await,
+            FleetCommand::Enrol(_) | FleetCommand::Key(_) | FleetCommand::Sign(_) => Ok(()),
         };
         broker.leave().await;
         done

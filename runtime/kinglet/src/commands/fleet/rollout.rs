@@ -1,0 +1,201 @@
+//! `kinglet fleet rollout`: a new model for some devices, a few first. What has been done is in the broker: jobs
+//! are retained, and a device that gets one again says again what became of it. So a rollout that was
+//! interrupted goes on where it was when the same command is given again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use kinglet_agent::period::Period;
+use kinglet_agent::update::manifest::{Manifest, Signed};
+use kinglet_agent::update::{Job, JobState, Progress};
+use rumqttc::v5::mqttbytes::QoS;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use super::broker::Broker;
+use super::text::plain;
+use super::{roster, sign};
+use crate::cli::Cli;
+use crate::failure::{Failure, Outcome};
+
+#[derive(Debug, Args)]
+pub(crate) struct RolloutArgs {
+    /// The signed manifest (kinglet fleet sign makes one).
+    pub(crate) manifest: PathBuf,
+    /// Where devices get the model: https://..., http://... or a folder of their own.
+    #[arg(long, value_name = "URL", required_unless_present = "stop")]
+    pub(crate) base: Option<String>,
+    /// A device; may be given several times. Left out, with --group too: all that the broker knows.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) device: Vec<String>,
+    /// Only devices of this group.
+    #[arg(long, value_name = "G")]
+    pub(crate) group: Option<String>,
+    /// The share of the devices that go first; the others follow when these have confirmed it.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
+    pub(crate) canary: f64,
+    /// Devices that may refuse the model or give it back before the rollout is stopped.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) failures: usize,
+    /// How long devices are waited for, the first ones and then the others.
+    #[arg(long, value_name = "TIME", default_value = "10m")]
+    pub(crate) within: Period,
+    /// Take the jobs of this manifest back from the devices that have not begun.
+    #[arg(long)]
+    pub(crate) stop: bool,
+}
+
+/// How a rollout stands.
+#[derive(Default)]
+struct Standing {
+    /// What became of the job, by device.
+    ended: BTreeMap<String, Progress>,
+    asked: BTreeSet<String>,
+}
+
+pub(crate) async fn run(cli: &Cli, broker: &mut Broker, args: &RolloutArgs) -> Outcome {
+    let (signed, manifest) = sign::read(&args.manifest)?;
+    let id = id(&signed, &manifest);
+    let roster = roster::get(broker, "kinglet/+/status").await?;
+    let chosen = |name: &String| args.device.is_empty() || args.device.contains(name);
+    let devices: Vec<String> = roster
+        .iter()
+        .filter(|(name, device)| {
+            let of_group = |group| device.status.groups.contains(group);
+            chosen(name) && args.group.as_ref().is_none_or(of_group)
+        })
+        .map(|(name, _)| name.clone())
+        .collect();
+    if let Some(unknown) = args.device.iter().find(|name| !devices.contains(name)) {
+        return Err(Failure::new(format_args!(
+            "the broker knows no device \"{unknown}\" here"
+        )));
+    }
+    if devices.is_empty() {
+        return Err(Failure::new("there is no such device"));
+    }
+    if args.stop {
+        for device in &devices {
+            broker
+                .retain(&format!("kinglet/{device}/job"), Vec::new())
+                .await?;
+        }
+        let text = format!("taken back from {} devices", devices.len());
+        return crate::commands::print(cli.json, &json!({ "stopped": devices }), &text);
+    }
+    let Some(base) = &args.base else {
+        return Err(Failure::new("--base says where devices get the model"));
+    };
+    let job = Job {
+        id: id.clone(),
+        manifest: signed,
+        base: base.clone(),
+    };
+    let payload = serde_json::to_vec(&job)?;
+    let topics: Vec<String> = vec![format!("kinglet/+/job/{id}")];
+    broker.subscribe(&topics, QoS::AtLeastOnce).await?;
+
+    let share = args.canary.clamp(0.0, 1.0) * devices.len() as f64;
+    let canaries = (share.ceil() as usize).clamp(1, devices.len());
+    let (first, rest) = devices.split_at(canaries);
+    let mut standing = Standing::default();
+    for (what, wave) in [("first", first), ("others", rest)] {
+        eprintln!("{what}: {} devices", wave.len());
+        for device in wave {
+            broker
+                .retain(&format!("kinglet/{device}/job"), payload.clone())
+                .await?;
+            standing.asked.insert(device.clone());
+        }
+        wait(broker, &id, &mut standing, args.failures, args.within.0).await?;
+        let failed = standing.failed();
+        // Who has not answered yet is told no more, but what it got stays: it may be asleep.
+        let silent = standing.silent();
+        if failed > args.failures || (what == "first" && !silent.is_empty()) {
+            return Err(Failure::new(format_args!(
+                "stopped after {} of {} devices: {failed} failed, {} did not answer; {}",
+                standing.asked.len(),
+                devices.len(),
+                silent.len(),
+                "the others have not been asked; the same command goes on, --stop takes the jobs back"
+            )));
+        }
+    }
+    let confirmed = standing
+        .ended
+        .values()
+        .filter(|p| p.state == JobState::Confirmed);
+    let (confirmed, silent) = (confirmed.count(), standing.silent());
+    let result = json!({
+        "job": id,
+        "version": manifest.version,
+        "devices": standing.ended,
+        "silent": silent,
+    });
+    let text = format!(
+        "version {}: {confirmed} of {} devices run it, {} failed, {} have not answered",
+        manifest.version,
+        devices.len(),
+        standing.failed(),
+        silent.len()
+    );
+    crate::commands::print(cli.json, &result, &text)
+}
+
+impl Standing {
+    fn failed(&self) -> usize {
+        let failed = |p: &&Progress| p.state != JobState::Confirmed;
+        self.ended.values().filter(failed).count()
+    }
+
+    fn silent(&self) -> Vec<&String> {
+        let silent = self.asked.iter().filter(|d| !self.ended.contains_key(*d));
+        silent.collect()
+    }
+}
+
+/// The same manifest is the same job, whoever rolls it out and when.
+fn id(signed: &Signed, manifest: &Manifest) -> String {
+    let hash = Sha256::digest(signed.signed.as_bytes());
+    let digits: String = hash.iter().take(6).map(|b| format!("{b:02x}")).collect();
+    format!("v{}-{digits}", manifest.version)
+}
+
+/// Waits until all devices that were asked have ended, too many have failed, or the time is over.
+async fn wait(
+    broker: &mut Broker,
+    id: &str,
+    standing: &mut Standing,
+    failures: usize,
+    within: Duration,
+) -> Outcome {
+    let deadline = Instant::now() + within;
+    while !standing.silent().is_empty() && standing.failed() <= failures {
+        let Some(publish) = broker.next(deadline).await? else {
+            return Ok(());
+        };
+        let topic = String::from_utf8_lossy(&publish.topic).into_owned();
+        let device = topic
+            .strip_prefix("kinglet/")
+            .and_then(|rest| rest.strip_suffix(&format!("/job/{id}")));
+        let progress: Option<Progress> = serde_json::from_slice(&publish.payload).ok();
+        let (Some(device), Some(progress)) = (device, progress) else {
+            continue;
+        };
+        let state = serde_json::to_value(progress.state)?;
+        let reason = progress.reason.as_deref().unwrap_or_default();
+        eprintln!(
+            "{}: {} {}",
+            plain(device, 64),
+            state.as_str().unwrap_or_default(),
+            plain(reason, 200)
+        );
+        if progress.state.is_end() && standing.asked.contains(device) {
+            standing.ended.insert(device.to_owned(), progress);
+        }
+    }
+    Ok(())
+}
