@@ -110,7 +110,8 @@ async fn run(args: &Args) -> Result<bool, String> {
     fleet.stop().await;
     let all_made = fleet.made();
     let deadline = Instant::now() + PATIENCE;
-    while observer.events() < all_made && Instant::now() < deadline {
+    let all_here = || observer.events() >= all_made && observer.offline() >= devices;
+    while !all_here() && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let seen = observer.summary();

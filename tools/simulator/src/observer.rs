@@ -78,6 +78,11 @@ impl Observer {
         lock(&self.read).online.len()
     }
 
+    /// Devices that have said that they leave, or of which the broker says so.
+    pub(crate) fn offline(&self) -> usize {
+        lock(&self.read).offline.len()
+    }
+
     /// Events that have arrived, each once.
     pub(crate) fn events(&self) -> u64 {
         lock(&self.read).arrived

@@ -131,6 +131,8 @@ fn device_access(args: &EnrolArgs) -> String {
         topics.image("+"),
         topics.latest("+"),
         topics.result("+"),
+        topics.reported(),
+        topics.job_progress("+"),
     ];
     for topic in written {
         text += &format!("topic write {topic}\n");
@@ -141,7 +143,14 @@ fn device_access(args: &EnrolArgs) -> String {
 /// What `kinglet fleet` reads and writes.
 fn operator_access(name: &str) -> String {
     let all = Topics::new("+");
-    let read = [all.status(), all.event(), all.image("+"), all.latest("+")];
+    let read = [
+        all.status(),
+        all.event(),
+        all.image("+"),
+        all.latest("+"),
+        all.reported(),
+        all.job_progress("+"),
+    ];
     let mut text = format!("user {name}\n");
     for topic in read {
         text += &format!("topic read {topic}\n");
