@@ -96,6 +96,11 @@ fn the_page_about_fleets_does_what_it_says() {
         errors.contains("porch:") && errors.contains("signed"),
         "{errors}"
     );
+    // The bad model was given back by the first device and never reached the other.
+    assert!(errors.contains("porch: rolled-back smoke test"), "{errors}");
+    assert!(!errors.contains("roof: rolled-back"), "{errors}");
+    assert_eq!(lines("the roof was spared"), 1, "{said}");
+    assert_eq!(lines("version 1: 2 of 2 devices run it"), 1, "{said}");
     assert_eq!(
         &std::fs::read(page.path("porch.jpg")).unwrap()[..2],
         b"\xff\xd8"
