@@ -376,9 +376,11 @@ fn a_good_model_stays_and_a_bad_one_is_given_back() {
     let end = done(&mut updater, &world.job("1", &good), 1).unwrap();
     assert_eq!(end, (JobState::Confirmed, String::new()));
     assert_eq!(runs(&updater), "model 1, good");
-    assert!(
-        done(&mut updater, &world.job("1", &good), 1).is_none(),
-        "a job is done once"
+    let again = done(&mut updater, &world.job("1", &good), 1).unwrap();
+    assert_eq!(
+        again.0,
+        JobState::Confirmed,
+        "a job that was done is answered"
     );
 
     for (id, text, expected, words) in [
@@ -516,7 +518,7 @@ fn whatever_fails_the_old_or_the_new_model_runs() {
         operations
     };
     let operations = install(Fault::Never);
-    assert!(operations > 20, "{operations}");
+    assert!(operations > 15, "{operations}");
     for at in 1..=operations {
         install(Fault::Fails(at));
         install(Fault::Stops(at));
