@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::ballast::Ballast;
-use crate::error::{AgentError, Result};
+use crate::error::Result;
+use crate::state::refuse;
 
 const HEADERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("headers");
 const PAYLOADS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("payloads");
@@ -423,13 +424,6 @@ impl Index {
 
 fn parse_header(bytes: &[u8]) -> Option<Header> {
     serde_json::from_slice(bytes).ok()
-}
-
-fn refuse(path: &Path, e: &redb::Error) -> AgentError {
-    AgentError::State {
-        path: path.display().to_string(),
-        reason: e.to_string(),
-    }
 }
 
 #[cfg(test)]

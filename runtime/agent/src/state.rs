@@ -91,7 +91,8 @@ fn write(database: &Database, name: &str, bytes: &[u8]) -> Answer<()> {
     Ok(write.commit()?)
 }
 
-fn refuse(path: &Path, e: &redb::Error) -> AgentError {
+/// What the database refuses, as the agent says it.
+pub(crate) fn refuse(path: &Path, e: &redb::Error) -> AgentError {
     AgentError::State {
         path: path.display().to_string(),
         reason: e.to_string(),

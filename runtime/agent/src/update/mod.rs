@@ -9,11 +9,13 @@
 mod fetch;
 mod files;
 mod install;
+mod job;
 pub mod manifest;
 mod record;
 mod switch;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -21,27 +23,22 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::engine::{Engine, EngineError, Question};
+use crate::engine::Engine;
 use crate::error::{AgentError, Result};
 use crate::state::State;
-use crate::topic;
-use crate::worker::guarded;
 pub use fetch::Web;
 use fetch::{Fetch, FetchError};
 use files::{Disk, Files};
-use manifest::{Keys, LARGEST_MANIFEST, Manifest, Signed, Smoke};
+pub use job::{Job, JobState, LARGEST_JOB, Progress, parse};
+use manifest::{Keys, Manifest};
 use record::{Ledger, Record, Slot, Trial};
 pub use switch::Switch;
+use trial::{attempt, confirm, current, ended, give_up, model};
 
 /// Starts of the program that a model on trial gets.
 pub const MOST_STARTS: u32 = 2;
-/// The largest job, in bytes.
-pub const LARGEST_JOB: usize = LARGEST_MANIFEST * 2;
-/// The longest place where files are, in bytes.
-const LONGEST_BASE: usize = 2048;
 const FIRST_RETRY: Duration = Duration::from_secs(2);
 const LAST_RETRY: Duration = Duration::from_secs(300);
 /// The file of the record.
@@ -68,93 +65,6 @@ pub trait Loader: Send + Sync {
     /// # Errors
     /// The reason in words.
     fn own(&self) -> std::result::Result<Arc<dyn Engine>, String>;
-}
-
-/// `kinglet/D/job`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-pub struct Job {
-    /// 1 to 64 letters, digits, - and _. A job is done once.
-    pub id: String,
-    /// What is to be installed.
-    pub manifest: Signed,
-    /// Where its files are: `https://...`, `http://...` or a folder of the device, to which their names are
-    /// added.
-    pub base: String,
-}
-
-/// `kinglet/D/job/ID`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Progress {
-    /// The job.
-    pub id: String,
-    /// How far it is.
-    pub state: JobState,
-    /// The version that it is about.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub version: Option<u64>,
-    /// Bytes that are there.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub bytes: Option<u64>,
-    /// All bytes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub of: Option<u64>,
-    /// Why it is so.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-}
-
-/// How far a job is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(rename_all = "kebab-case")]
-pub enum JobState {
-    /// Its manifest is good.
-    Accepted,
-    /// Its files are being fetched, or will be tried again.
-    Downloading,
-    /// They are there and are looked at.
-    Checking,
-    /// The old model makes room for the new one.
-    Switching,
-    /// The end: the new model runs.
-    Confirmed,
-    /// The end: the new model was tried and did not do; the old one runs.
-    RolledBack,
-    /// The end: nothing was changed.
-    Refused,
-}
-
-impl JobState {
-    /// Whether nothing comes after it.
-    #[must_use]
-    pub fn is_end(self) -> bool {
-        matches!(
-            self,
-            JobState::Confirmed | JobState::RolledBack | JobState::Refused
-        )
-    }
-}
-
-/// Reads a job. Nothing of it is true until its manifest is opened.
-///
-/// # Errors
-/// The reason in words.
-pub fn parse(payload: &[u8]) -> std::result::Result<Job, String> {
-    if payload.len() > LARGEST_JOB {
-        return Err(format!("at most {LARGEST_JOB} bytes are accepted"));
-    }
-    let job: Job =
-        serde_json::from_slice(payload).map_err(|e| format!("the job is not understood: {e}"))?;
-    if !topic::is_id(&job.id) {
-        return Err("id: 1 to 64 letters, digits, - and _ are accepted".to_owned());
-    }
-    if job.base.len() > LONGEST_BASE {
-        return Err(format!("base: at most {LONGEST_BASE} bytes are accepted"));
-    }
-    Ok(job)
 }
 
 /// Says whether an engine can do something.
@@ -524,130 +434,4 @@ pub(crate) fn refuse_all(inbox: &Receiver<Vec<u8>>, publish: &dyn Fn(Progress)) 
             });
         }
     }
-}
-
-/// The model's file in a slot.
-fn model(slots: &Path, slot: Slot, manifest: &Manifest) -> PathBuf {
-    let name = manifest.files.first().map_or("", |file| &file.path);
-    slots.join(slot.name()).join(name)
-}
-
-/// Loads a model on trial and puts it to its test.
-fn attempt(
-    record: &Record,
-    trial: &Trial,
-    slots: &Path,
-    loader: &dyn Loader,
-) -> std::result::Result<Arc<dyn Engine>, String> {
-    let Some(manifest) = record.slots.get(&trial.slot) else {
-        return Err("its slot is empty".to_owned());
-    };
-    let engine = loader.load(&model(slots, trial.slot, manifest))?;
-    if let Some(smoke) = &manifest.smoke {
-        prove(engine.as_ref(), smoke)?;
-    }
-    Ok(engine)
-}
-
-/// Asks a model what its manifest says that it can answer.
-fn prove(engine: &dyn Engine, smoke: &Smoke) -> std::result::Result<(), String> {
-    let picture = smoke.picture()?;
-    let question = Question {
-        ask: smoke.ask.clone(),
-        ..Question::default()
-    };
-    let limit = Duration::from_millis(smoke.within_ms);
-    let start = Instant::now();
-    let answer = guarded(|| {
-        engine.see(
-            &picture,
-            &question,
-            &mut |_| match start.elapsed() > limit {
-                true => std::ops::ControlFlow::Break(()),
-                false => std::ops::ControlFlow::Continue(()),
-            },
-        )
-    });
-    let took = start.elapsed();
-    let answer = match answer {
-        Err(EngineError::Cancelled) => String::new(),
-        answer => answer.map_err(|e| format!("smoke test: {e}"))?,
-    };
-    if took > limit {
-        let limit = smoke.within_ms;
-        return Err(format!("smoke test: it takes longer than {limit} ms"));
-    }
-    let (expected, answer) = (smoke.expect.to_lowercase(), answer.to_lowercase());
-    if !answer.contains(&expected) {
-        return Err(format!(
-            "smoke test: it answers \"{answer}\", not \"{expected}\""
-        ));
-    }
-    Ok(())
-}
-
-/// The end of a trial.
-fn ended(record: &Record, trial: &Trial, state: JobState, reason: Option<String>) -> Progress {
-    Progress {
-        id: trial.job.clone(),
-        state,
-        version: record.slots.get(&trial.slot).map(|m| m.version),
-        bytes: None,
-        of: None,
-        reason,
-    }
-}
-
-/// A model has proved itself.
-fn confirm(
-    record: &mut Record,
-    ledger: &dyn Ledger,
-    trial: &Trial,
-) -> std::result::Result<Progress, String> {
-    let mut confirmed = record.clone();
-    confirmed.current = Some(trial.slot);
-    confirmed.trial = None;
-    if let Some(keys) = record.slots.get(&trial.slot).and_then(|m| m.keys.clone()) {
-        confirmed.keys = Some(keys);
-    }
-    let end = ended(record, trial, JobState::Confirmed, None);
-    confirmed.end(end.clone());
-    ledger.store(&confirmed).map_err(|e| e.to_string())?;
-    *record = confirmed;
-    Ok(end)
-}
-
-/// A model has not proved itself.
-fn give_up(record: &mut Record, ledger: &dyn Ledger, trial: &Trial, reason: String) -> Progress {
-    let end = ended(record, trial, JobState::RolledBack, Some(reason));
-    record.trial = None;
-    record.end(end.clone());
-    if let Err(e) = ledger.store(record) {
-        // It is tried again at the next start.
-        tracing::error!("{e}");
-    }
-    end
-}
-
-/// Loads the model that runs: that of the current slot, else that of the other one, else the configuration's.
-fn current(
-    record: &Record,
-    slots: &Path,
-    loader: &dyn Loader,
-) -> std::result::Result<Arc<dyn Engine>, String> {
-    let on_trial = record.trial.as_ref().map(|trial| trial.slot);
-    let order = record.current.map(|slot| [slot, slot.other()]);
-    for slot in order
-        .into_iter()
-        .flatten()
-        .filter(|slot| Some(*slot) != on_trial)
-    {
-        if let Some(manifest) = record.slots.get(&slot) {
-            match loader.load(&model(slots, slot, manifest)) {
-                Ok(engine) => return Ok(engine),
-                Err(e) => tracing::error!(slot = slot.name(), "its model cannot be loaded: {e}"),
-            }
-        }
-    }
-    loader.own()
 }

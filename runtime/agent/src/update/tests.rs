@@ -8,9 +8,9 @@ use std::sync::Mutex;
 
 use sha2::{Digest, Sha256};
 
-use super::manifest::File;
+use super::manifest::{File, Smoke};
 use super::*;
-use crate::engine::{DrawRequest, ModelInfo};
+use crate::engine::{DrawRequest, EngineError, ModelInfo, Question};
 use crate::frame::Picture;
 use crate::keys::PrivateKey;
 
