@@ -117,7 +117,7 @@ impl Outbox {
     /// Opens or makes the outbox at `path`, which holds at most `max_bytes` of messages.
     ///
     /// # Errors
-    /// [`AgentError::State`] if the file cannot be used, or another agent uses it.
+    /// [`crate::AgentError::State`] if the file cannot be used, or another agent uses it.
     pub fn open(path: &Path, max_bytes: u64) -> Result<Self> {
         let arrived = BTreeSet::new();
         let (database, index) = open(path, &arrived).map_err(|e| refuse(path, &e))?;
@@ -143,7 +143,7 @@ impl Outbox {
     /// Stores messages, all or none.
     ///
     /// # Errors
-    /// [`AgentError::State`] if they are not on disk.
+    /// [`crate::AgentError::State`] if they are not on disk.
     pub fn store(&self, messages: Vec<Message>) -> Result<()> {
         self.write(None, |_| messages)
     }
@@ -151,7 +151,7 @@ impl Outbox {
     /// Stores an event and what belongs to it, all or none. `build` gets the event's number.
     ///
     /// # Errors
-    /// [`AgentError::State`] if they are not on disk; the number is then given again.
+    /// [`crate::AgentError::State`] if they are not on disk; the number is then given again.
     pub fn store_event(&self, build: impl FnOnce(u64) -> Vec<Message>) -> Result<()> {
         self.write(Some(EVENTS), build)
     }
@@ -181,7 +181,7 @@ impl Outbox {
     /// The oldest message and its key.
     ///
     /// # Errors
-    /// [`AgentError::State`] if it cannot be read.
+    /// [`crate::AgentError::State`] if it cannot be read.
     pub fn first(&self) -> Result<Option<(u64, Message)>> {
         self.first_of(|_| true)
     }
@@ -189,7 +189,7 @@ impl Outbox {
     /// The oldest message on one of the topics that are `wanted`, and its key.
     ///
     /// # Errors
-    /// [`AgentError::State`] if it cannot be read.
+    /// [`crate::AgentError::State`] if it cannot be read.
     pub fn first_of(&self, wanted: impl Fn(TopicKey) -> bool) -> Result<Option<(u64, Message)>> {
         let mut disk = self.lock();
         let first = self.on_disk(&mut disk, |database, index, _| {
@@ -206,7 +206,7 @@ impl Outbox {
     /// cannot be written; it is then tried again before anything is stored.
     ///
     /// # Errors
-    /// [`AgentError::State`] if it cannot be written.
+    /// [`crate::AgentError::State`] if it cannot be written.
     pub fn remove(&self, key: u64) -> Result<()> {
         let mut disk = self.lock();
         disk.index.remove(key);

@@ -45,6 +45,21 @@ impl State {
         }))
     }
 
+    /// The same, but a value that this version does not understand is an error.
+    ///
+    /// # Errors
+    /// [`AgentError::State`] if the file cannot be read, or the value not understood.
+    pub fn get_or_refuse<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        let bytes = self.on_disk(|database| read(database, name))?;
+        let value = bytes
+            .map(|bytes| serde_json::from_slice(&bytes))
+            .transpose();
+        value.map_err(|e| AgentError::State {
+            path: self.path.display().to_string(),
+            reason: format!("\"{name}\" is not understood: {e}"),
+        })
+    }
+
     /// Sets a value. When this returns it is on disk.
     ///
     /// # Errors
@@ -115,6 +130,8 @@ mod tests {
         let state = State::open(&path).unwrap();
         assert_eq!(state.get::<u64>("a").unwrap(), Some(8));
         assert_eq!(state.get::<String>("a").unwrap(), None);
+        assert!(state.get_or_refuse::<String>("a").is_err());
+        assert_eq!(state.get_or_refuse::<String>("b").unwrap(), None);
         assert!(State::open(&path).is_err(), "another agent uses it");
     }
 }

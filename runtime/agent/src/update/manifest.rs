@@ -215,6 +215,9 @@ impl Manifest {
                     "smoke.within_ms: 1 to {LONGEST_SMOKE} are accepted"
                 ));
             }
+            if smoke.expect.trim().is_empty() {
+                return Err("smoke.expect: every answer would do".to_owned());
+            }
             smoke.picture()?;
         }
         self.keys.as_ref().map_or(Ok(()), Keys::check)

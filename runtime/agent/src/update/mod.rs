@@ -102,6 +102,8 @@ pub struct Updater {
 enum Failure {
     /// It does not.
     Refused(String),
+    /// Nobody who may has asked for it.
+    Untrusted(String),
     /// It is tried again.
     Later(String),
 }
@@ -144,7 +146,12 @@ impl Updater {
         trust: Keys,
         max_bytes: u64,
     ) -> Result<Self> {
-        let mut record = ledger.load()?;
+        let loaded = ledger.load();
+        let unreadable = loaded.as_ref().err().map(ToString::to_string);
+        if let Some(e) = &unreadable {
+            tracing::error!("the configuration's own model runs: {e}");
+        }
+        let mut record = loaded.unwrap_or_default();
         let (mut end, mut engine, mut on_trial) = (None, None, None);
         if let Some(mut trial) = record.trial.clone() {
             trial.starts += 1;
@@ -172,7 +179,12 @@ impl Updater {
         let engine = match engine {
             Some(engine) => engine,
             None => {
-                current(&record, &slots, loader.as_ref()).map_err(|reason| AgentError::State {
+                let loaded = match &unreadable {
+                    // What is not understood is not overwritten, and no key counts: jobs wait.
+                    Some(_) => loader.own(),
+                    None => current(&mut record, ledger.as_ref(), &slots, loader.as_ref()),
+                };
+                loaded.map_err(|reason| AgentError::State {
                     path: slots.display().to_string(),
                     reason,
                 })?
@@ -310,6 +322,12 @@ impl Updater {
                     self.refused(around, &job.id, version.get(), reason);
                     return;
                 }
+                Err(Failure::Untrusted(reason)) => {
+                    // Not remembered: a stranger must not use up an id, nor push out what is known.
+                    tracing::error!(job = job.id, "a model is refused: {reason}");
+                    say(JobState::Refused, None, Some(reason));
+                    return;
+                }
                 Err(Failure::Later(reason)) => {
                     tracing::warn!(job = job.id, "a model cannot be had now: {reason}");
                     say(JobState::Downloading, None, Some(reason));
@@ -330,7 +348,7 @@ impl Updater {
         job: &Job,
     ) -> std::result::Result<Manifest, Failure> {
         let keys = record.keys.as_ref().unwrap_or(&self.trust);
-        let manifest = Manifest::open(&job.manifest, keys).map_err(Failure::Refused)?;
+        let manifest = Manifest::open(&job.manifest, keys).map_err(Failure::Untrusted)?;
         let refuse = |reason: String| Err(Failure::Refused(reason));
         let Some(now) = (around.now)() else {
             return Err(Failure::Later("the time is not known yet".to_owned()));
@@ -387,7 +405,8 @@ impl Updater {
                 Err(reason) => {
                     tracing::error!(job, "the new model is given back: {reason}");
                     result = give_up(&mut record, self.ledger.as_ref(), &trial, reason);
-                    let old = current(&record, &self.slots, self.loader.as_ref());
+                    let (ledger, loader) = (self.ledger.as_ref(), self.loader.as_ref());
+                    let old = current(&mut record, ledger, &self.slots, loader);
                     old.inspect_err(|e| tracing::error!("there is no model: {e}"))
                         .ok()
                 }

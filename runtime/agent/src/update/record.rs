@@ -90,7 +90,8 @@ pub(crate) trait Ledger: Send + Sync {
 
 impl Ledger for State {
     fn load(&self) -> Result<Record> {
-        Ok(self.get(NAME)?.unwrap_or_default())
+        // One that is not understood must not count as none: keys and versions would be forgotten.
+        Ok(self.get_or_refuse(NAME)?.unwrap_or_default())
     }
 
     fn store(&self, record: &Record) -> Result<()> {

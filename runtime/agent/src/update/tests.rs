@@ -558,3 +558,43 @@ fn a_trial_that_never_ends_is_given_back_after_some_starts() {
     let disk = world.disk.0.lock().unwrap();
     assert!(disk.record.ended.iter().any(|end| end.id == "2"));
 }
+
+#[test]
+fn a_damaged_model_makes_room_for_the_same_one_again() {
+    let mut world = World::new();
+    let old = world.manifest(1, "model 1, good");
+    done(&mut world.boot().unwrap(), &world.job("1", &old), 1).unwrap();
+    let new = world.manifest(2, "model 2, good");
+    done(&mut world.boot().unwrap(), &world.job("2", &new), 1).unwrap();
+    let path = PathBuf::from("/slots/b/model.gguf");
+    let damage = |world: &World| {
+        let mut disk = world.disk.0.lock().unwrap();
+        disk.files.get_mut(&path).unwrap().bytes[0] = 0;
+    };
+    damage(&world);
+    let mut updater = world.boot().unwrap();
+    assert_eq!(runs(&updater), "model 1, good", "the other slot's");
+    let (state, reason) = done(&mut updater, &world.job("2 again", &new), 1).unwrap();
+    assert_eq!(state, JobState::Confirmed, "{reason}");
+    assert_eq!(runs(&world.boot().unwrap()), "model 2, good");
+    // One that failed its test is never what runs instead.
+    let bad = world.manifest(3, "model 3, bad");
+    done(&mut world.boot().unwrap(), &world.job("3", &bad), 1).unwrap();
+    damage(&world);
+    assert_eq!(runs(&world.boot().unwrap()), "own");
+}
+
+#[test]
+fn strangers_use_up_no_job() {
+    let mut world = World::new();
+    let good = world.manifest(1, "model 1, good");
+    let mut updater = world.boot().unwrap();
+    let stranger = PrivateKey::generate().unwrap();
+    let job = Job {
+        manifest: good.sign(std::slice::from_ref(&stranger)).unwrap(),
+        ..world.job("1", &good)
+    };
+    assert_eq!(done(&mut updater, &job, 1).unwrap().0, JobState::Refused);
+    let end = done(&mut updater, &world.job("1", &good), 1).unwrap();
+    assert_eq!(end.0, JobState::Confirmed, "{}", end.1);
+}

@@ -116,6 +116,7 @@ pub(super) fn give_up(
 ) -> Progress {
     let end = ended(record, trial, JobState::RolledBack, Some(reason));
     record.trial = None;
+    record.slots.remove(&trial.slot);
     record.end(end.clone());
     if let Err(e) = ledger.store(record) {
         // It is tried again at the next start.
@@ -124,24 +125,26 @@ pub(super) fn give_up(
     end
 }
 
-/// Loads the model that runs: that of the current slot, else that of the other one, else the configuration's.
+/// Loads the model that runs: that of the current slot, else that of the other one, else the configuration's. A
+/// slot whose model cannot be loaded is empty from then on, so that it can be filled anew.
 pub(super) fn current(
-    record: &Record,
+    record: &mut Record,
+    ledger: &dyn Ledger,
     slots: &Path,
     loader: &dyn Loader,
 ) -> std::result::Result<Arc<dyn Engine>, String> {
-    let on_trial = record.trial.as_ref().map(|trial| trial.slot);
-    let order = record.current.map(|slot| [slot, slot.other()]);
-    for slot in order
-        .into_iter()
-        .flatten()
-        .filter(|slot| Some(*slot) != on_trial)
-    {
+    while let Some(slot) = record.current {
         if let Some(manifest) = record.slots.get(&slot) {
             match loader.load(&model(slots, slot, manifest)) {
                 Ok(engine) => return Ok(engine),
                 Err(e) => tracing::error!(slot = slot.name(), "its model cannot be loaded: {e}"),
             }
+        }
+        record.slots.remove(&slot);
+        let other = slot.other();
+        record.current = record.slots.contains_key(&other).then_some(other);
+        if let Err(e) = ledger.store(record) {
+            tracing::error!("{e}");
         }
     }
     loader.own()

@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Args;
 use kinglet_agent::period::Period;
@@ -34,13 +33,13 @@ pub(crate) struct RolloutArgs {
     /// Only devices of this group.
     #[arg(long, value_name = "G")]
     pub(crate) group: Option<String>,
-    /// The share of the devices that go first; the others follow when these have confirmed it.
+    /// The share of the devices that go first. When these have confirmed it, twice as many follow, and so on.
     #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
     pub(crate) canary: f64,
     /// Devices that may refuse the model or give it back before the rollout is stopped.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) failures: usize,
-    /// How long devices are waited for, the first ones and then the others.
+    /// How long each lot of devices is waited for.
     #[arg(long, value_name = "TIME", default_value = "10m")]
     pub(crate) within: Period,
     /// Take the jobs of this manifest back from the devices that have not begun.
@@ -98,31 +97,41 @@ pub(crate) async fn run(cli: &Cli, broker: &mut Broker, args: &RolloutArgs) -> O
     let topics: Vec<String> = vec![format!("kinglet/+/job/{id}")];
     broker.subscribe(&topics, QoS::AtLeastOnce).await?;
 
-    let share = args.canary.clamp(0.0, 1.0) * devices.len() as f64;
-    let canaries = (share.ceil() as usize).clamp(1, devices.len());
-    let (first, rest) = devices.split_at(canaries);
+    // Who is there first: a canary that sleeps says nothing.
+    let online = |name: &String| roster.get(name).is_some_and(|d| d.status.online());
+    let (mut order, absent): (Vec<_>, Vec<_>) = devices.into_iter().partition(online);
+    let present = order.len();
+    if present == 0 {
+        return Err(Failure::new("none of these devices is online"));
+    }
+    order.extend(absent);
+    let all = order.len();
+    let share = args.canary.clamp(0.0, 1.0) * present as f64;
+    let mut size = (share.ceil() as usize).clamp(1, present);
     let mut standing = Standing::default();
-    for (what, wave) in [("first", first), ("others", rest)] {
-        eprintln!("{what}: {} devices", wave.len());
-        for device in wave {
-            broker
-                .retain(&format!("kinglet/{device}/job"), payload.clone())
-                .await?;
+    while standing.asked.len() < all {
+        let from = standing.asked.len();
+        let lot = &order[from..(from + size).min(all)];
+        eprintln!("{from} of {all} devices, {} more", lot.len());
+        for device in lot {
+            let topic = format!("kinglet/{device}/job");
+            broker.retain(&topic, payload.clone()).await?;
             standing.asked.insert(device.clone());
         }
-        wait(broker, &id, &mut standing, args.failures, args.within.0).await?;
+        let awaited = &order[..present.min(standing.asked.len())];
+        wait(broker, &id, &mut standing, awaited, args).await?;
         let failed = standing.failed();
-        // Who has not answered yet is told no more, but what it got stays: it may be asleep.
-        let silent = standing.silent();
-        if failed > args.failures || (what == "first" && !silent.is_empty()) {
+        // Of the first ones each must answer. Who is silent later, or not there, finds its job when it is.
+        let ended = awaited.iter().filter(|d| standing.ended.contains_key(*d));
+        let silent = awaited.len() - ended.count();
+        if failed > args.failures || (from == 0 && silent > 0) {
             return Err(Failure::new(format_args!(
-                "stopped after {} of {} devices: {failed} failed, {} did not answer; {}",
+                "stopped after {} of {all} devices: {failed} failed, {silent} did not answer; {}",
                 standing.asked.len(),
-                devices.len(),
-                silent.len(),
-                "the others have not been asked; the same command goes on, --stop takes the jobs back"
+                "the same command goes on, --stop takes the jobs back"
             )));
         }
+        size *= 2;
     }
     let confirmed = standing
         .ended
@@ -138,7 +147,7 @@ pub(crate) async fn run(cli: &Cli, broker: &mut Broker, args: &RolloutArgs) -> O
     let text = format!(
         "version {}: {confirmed} of {} devices run it, {} failed, {} have not answered",
         manifest.version,
-        devices.len(),
+        all,
         standing.failed(),
         silent.len()
     );
@@ -164,16 +173,17 @@ fn id(signed: &Signed, manifest: &Manifest) -> String {
     format!("v{}-{digits}", manifest.version)
 }
 
-/// Waits until all devices that were asked have ended, too many have failed, or the time is over.
+/// Waits until these devices have ended, too many have failed, or the time is over.
 async fn wait(
     broker: &mut Broker,
     id: &str,
     standing: &mut Standing,
-    failures: usize,
-    within: Duration,
+    awaited: &[String],
+    args: &RolloutArgs,
 ) -> Outcome {
-    let deadline = Instant::now() + within;
-    while !standing.silent().is_empty() && standing.failed() <= failures {
+    let deadline = Instant::now() + args.within.0;
+    let all = |standing: &Standing| awaited.iter().all(|d| standing.ended.contains_key(d));
+    while !all(standing) && standing.failed() <= args.failures {
         let Some(publish) = broker.next(deadline).await? else {
             return Ok(());
         };

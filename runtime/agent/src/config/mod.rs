@@ -1,21 +1,24 @@
 //! What a user writes. Unknown keys are refused by name; paths are relative to the file.
 
+mod broker;
+mod watch;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::Deserialize;
 
 use crate::camera::Camera;
 use crate::clock::ClockTrust;
 use crate::error::{AgentError, Result};
 use crate::keys::PublicKey;
-use crate::period::{Limit, Period};
-use crate::schedule::Hours;
+use crate::period::Period;
 use crate::topic;
 use crate::trigger::When;
 use crate::update::manifest::Keys;
 use crate::watch::MOST_EXAMPLES;
+pub use broker::{BrokerAddress, BrokerConfig};
+pub use watch::{ExampleConfig, Publish, SchemaConfig, WatchConfig};
 
 /// A configuration file.
 #[derive(Debug, Clone, Deserialize)]
@@ -66,32 +69,6 @@ pub struct DeviceConfig {
     /// Whom to believe about the time: `auto` (the kernel, battery clocks), or `system`.
     #[serde(default)]
     pub clock: ClockTrust,
-}
-
-/// `[broker]`
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BrokerConfig {
-    /// `mqtts://HOST:PORT`, or `mqtt://HOST:PORT` without encryption.
-    pub url: String,
-    /// Accepts an unencrypted connection to another machine.
-    #[serde(default)]
-    pub allow_insecure: bool,
-    /// Certificates of the authorities that may vouch for the broker, in PEM; left out: the system's.
-    #[serde(default)]
-    pub ca: Option<PathBuf>,
-    /// This device's certificate, in PEM, for brokers that ask for one.
-    #[serde(default)]
-    pub certificate: Option<PathBuf>,
-    /// Its private key, in PEM.
-    #[serde(default)]
-    pub key: Option<PathBuf>,
-    /// The user that this device is to the broker.
-    #[serde(default)]
-    pub user: Option<String>,
-    /// The file that holds the user's password.
-    #[serde(default)]
-    pub password_file: Option<PathBuf>,
 }
 
 /// `[commands]`
@@ -256,119 +233,6 @@ impl CameraConfig {
     }
 }
 
-/// `[[watch]]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-pub struct WatchConfig {
-    /// What events call it.
-    pub name: String,
-    /// The camera it looks through.
-    pub camera: String,
-    /// `motion`, `every:DURATION`, `at:HH:MM` or `says:"RULE"`.
-    pub when: String,
-    /// The question.
-    pub ask: String,
-    /// A JSON Schema, or the file of one; left out: the answer is a text.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub schema: Option<SchemaConfig>,
-    /// Pictures with the answers that are expected for them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub example: Vec<ExampleConfig>,
-    /// What is published: `answer`, `picture`.
-    #[serde(default = "answer_only")]
-    pub publish: Vec<Publish>,
-    /// Rectangles `[x, y, width, height]`, in fractions of the picture: motion elsewhere does not count.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub zone: Vec<[f64; 4]>,
-    /// How long a scene must be still, or a rule true, before it counts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub debounce: Option<Period>,
-    /// How often a scene that stays, or a rule that stays true, is looked at again. Events then have an
-    /// `update` when the answer changes, and an `end`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub follow: Option<Period>,
-    /// When it looks at all: `22:00-06:00`, `mon-fri 08:00-18:00`; left out: always.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub hours: Vec<Hours>,
-    /// How long it rests after a new event.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cooldown: Option<Period>,
-    /// The most new events: `20/h`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<Limit>,
-}
-
-impl WatchConfig {
-    /// A watch that publishes its answers.
-    #[must_use]
-    pub fn new(name: &str, camera: &str, when: &str, ask: &str) -> Self {
-        WatchConfig {
-            name: name.to_owned(),
-            camera: camera.to_owned(),
-            when: when.to_owned(),
-            ask: ask.to_owned(),
-            schema: None,
-            example: Vec::new(),
-            publish: answer_only(),
-            zone: Vec::new(),
-            debounce: None,
-            follow: None,
-            hours: Vec::new(),
-            cooldown: None,
-            limit: None,
-        }
-    }
-}
-
-/// The schema of a watch.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(untagged)]
-pub enum SchemaConfig {
-    /// A file.
-    File(PathBuf),
-    /// The schema itself.
-    Inline(Value),
-}
-
-/// `[[watch.example]]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-pub struct ExampleConfig {
-    /// A PNG, JPEG or WebP file.
-    pub picture: PathBuf,
-    /// The answer: a text, or what the schema asks for.
-    pub answer: Value,
-}
-
-/// What a watch publishes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(rename_all = "lowercase")]
-pub enum Publish {
-    /// The event with its answer.
-    Answer,
-    /// The picture that was looked at.
-    Picture,
-}
-
-fn answer_only() -> Vec<Publish> {
-    vec![Publish::Answer]
-}
-
-/// Where the broker is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BrokerAddress {
-    /// Name or address.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-    /// Whether the connection is encrypted.
-    pub tls: bool,
-}
-
 /// The longest question, in bytes.
 pub const LONGEST_QUESTION: usize = 4096;
 
@@ -481,53 +345,6 @@ impl Config {
     }
 }
 
-impl BrokerConfig {
-    /// Host and port.
-    ///
-    /// # Errors
-    /// [`AgentError::Config`] if the URL is no `mqtts://HOST:PORT` or `mqtt://HOST:PORT`, or would carry
-    /// plain text to another machine without `allow_insecure`.
-    pub fn address(&self) -> Result<BrokerAddress> {
-        let refuse = |expected: &str| error("broker.url", &self.url, expected);
-        let not_understood =
-            || refuse("is not understood; mqtts://HOST:PORT or mqtt://HOST:PORT is expected");
-        let (rest, tls) = match (
-            self.url.strip_prefix("mqtts://"),
-            self.url.strip_prefix("mqtt://"),
-        ) {
-            (Some(rest), _) => (rest, true),
-            (None, Some(rest)) => (rest, false),
-            (None, None) => return Err(not_understood()),
-        };
-        let rest = rest.trim_end_matches('/');
-        let default = if tls { 8883 } else { 1883 };
-        let (host, port) = match rest.rsplit_once(':') {
-            // An address of IP version 6 has colons of its own and stands in brackets.
-            Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()),
-            _ => (rest, Some(default)),
-        };
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let port = port.filter(|p| *p != 0);
-        let (false, Some(port)) = (host.is_empty() || host.contains(['/', '@']), port) else {
-            return Err(not_understood());
-        };
-        let loopback = host == "localhost"
-            || host
-                .parse::<std::net::IpAddr>()
-                .is_ok_and(|ip| ip.is_loopback());
-        if !tls && !loopback && !self.allow_insecure {
-            return Err(refuse(
-                "would carry pictures and answers unencrypted to another machine; mqtts:// encrypts them, [broker] allow_insecure = true does without",
-            ));
-        }
-        Ok(BrokerAddress {
-            host: host.to_owned(),
-            port,
-            tls,
-        })
-    }
-}
-
 pub(crate) fn error(field: &str, value: &str, expected: &str) -> AgentError {
     AgentError::Config {
         field: field.to_owned(),
@@ -547,13 +364,6 @@ fn name_error(field: &str, value: &str) -> AgentError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn address(url: &str, allow_insecure: bool) -> Result<BrokerAddress> {
-        let mut config: BrokerConfig = toml::from_str("url = \"\"").unwrap();
-        config.url = url.to_owned();
-        config.allow_insecure = allow_insecure;
-        config.address()
-    }
 
     #[test]
     fn who_may_sign_is_somebody_and_what_is_kept_is_bounded() {
@@ -575,31 +385,5 @@ mod tests {
             assert!(refused.contains(words), "{lines}: {refused}");
         }
         check("nonces = 1\nlongest = '1m'").unwrap();
-    }
-
-    #[test]
-    fn plain_text_to_another_machine_must_be_asked_for() {
-        assert_eq!(address("mqtt://localhost:1884", false).unwrap().port, 1884);
-        assert_eq!(address("mqtt://127.0.0.1", false).unwrap().port, 1883);
-        assert_eq!(address("mqtt://[::1]:99", false).unwrap().host, "::1");
-        let six = address("mqtts://[2001:db8::1]", false).unwrap();
-        assert_eq!(
-            (&six.host[..], six.port, six.tls),
-            ("2001:db8::1", 8883, true)
-        );
-        assert_eq!(address("mqtts://broker.example", false).unwrap().port, 8883);
-        let refused = address("mqtt://broker.example:1883", false).unwrap_err();
-        assert!(refused.to_string().contains("allow_insecure"), "{refused}");
-        assert!(address("mqtt://broker.example:1883", true).is_ok());
-        for url in [
-            "",
-            "http://localhost",
-            "mqtt://",
-            "mqtt://h:0",
-            "mqtt://h:99999",
-            "mqtt://a/b",
-        ] {
-            assert!(address(url, true).is_err(), "{url}");
-        }
     }
 }
