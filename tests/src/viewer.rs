@@ -142,7 +142,7 @@ impl Viewer {
 }
 
 /// Checks a payload against the schema that docs/schemas has for its topic.
-fn conforms(topic: &str, payload: &Value) {
+pub fn conforms(topic: &str, payload: &Value) {
     let levels: Vec<&str> = topic.split('/').collect();
     let name = match levels[..] {
         [_, _, "shadow", which] => format!("shadow-{which}"),

@@ -145,6 +145,7 @@ impl Agent {
             engine: Arc::clone(&engine),
             topics: topics.clone(),
             slots: slots.clone(),
+            outputs: config.output.clone(),
             outbox: Arc::clone(&outbox),
             progress,
             stopping: Arc::clone(&stopping),
@@ -378,6 +379,7 @@ fn watch(
             watch: Arc::clone(watch),
             frame,
             since: now,
+            part: trigger.part(),
             again: !fires,
         };
         match jobs.try_send(job) {

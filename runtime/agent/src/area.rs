@@ -25,6 +25,31 @@ impl Area {
             && self.top < other.bottom
             && other.top < self.bottom
     }
+
+    /// As pixels of a picture: left, top, width, height; at least one pixel each way.
+    pub(crate) fn pixels(&self, width: u32, height: u32) -> [usize; 4] {
+        let span = |from: f64, to: f64, size: u32| {
+            let last = (size as usize).saturating_sub(1);
+            let start = ((from * f64::from(size)) as usize).min(last);
+            let end = ((to * f64::from(size)).ceil() as usize).clamp(start + 1, last + 1);
+            (start, end - start)
+        };
+        let (left, width) = span(self.left, self.right, width);
+        let (top, height) = span(self.top, self.bottom, height);
+        [left, top, width, height]
+    }
+
+    /// `[x, y, width, height]`, as users write it.
+    pub(crate) fn fractions(&self) -> [f64; 4] {
+        let (width, height) = (self.right - self.left, self.bottom - self.top);
+        // Thousandths are as fine as anybody needs.
+        [self.left, self.top, width, height].map(|x| (x * 1000.0).round() / 1000.0)
+    }
+}
+
+/// Checks one rectangle.
+pub(crate) fn read_one(field: &str, rectangle: [f64; 4]) -> Result<Area> {
+    read(field, &[rectangle]).map(|areas| areas[0])
 }
 
 /// Checks `[[x, y, width, height], ...]`, the value of the key `field`.
@@ -57,6 +82,18 @@ pub(crate) fn read(field: &str, rectangles: &[[f64; 4]]) -> Result<Vec<Area>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pixels_are_within_the_picture() {
+        let area = |rectangle| read_one("x", rectangle).unwrap();
+        assert_eq!(area([0.0, 0.0, 1.0, 1.0]).pixels(7, 5), [0, 0, 7, 5]);
+        assert_eq!(area([0.5, 0.25, 0.5, 0.5]).pixels(8, 4), [4, 1, 4, 2]);
+        assert_eq!(
+            area([1.0 - 1e-9, 0.3, 1e-9, 0.7]).pixels(1, 1),
+            [0, 0, 1, 1]
+        );
+        assert_eq!(area([0.3, 0.3, 0.4, 0.4]).fractions(), [0.3, 0.3, 0.4, 0.4]);
+    }
 
     #[test]
     fn what_is_no_part_of_a_picture_is_refused() {

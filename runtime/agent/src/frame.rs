@@ -55,6 +55,22 @@ impl Picture {
         })
     }
 
+    /// A part of it: left, top, width, height in pixels; what is outside of the picture is left out.
+    #[must_use]
+    pub fn crop(&self, [left, top, width, height]: [usize; 4]) -> Self {
+        let (across, down) = (self.width as usize, self.height as usize);
+        let (left, top) = (left.min(across), top.min(down));
+        let (width, height) = (width.min(across - left), height.min(down - top));
+        let rows = self.rgb.chunks_exact((across * 3).max(1));
+        let rows = rows.skip(top).take(height);
+        let rgb = rows.flat_map(|row| &row[left * 3..(left + width) * 3]);
+        Picture {
+            width: width as u32,
+            height: height as u32,
+            rgb: rgb.copied().collect(),
+        }
+    }
+
     /// The picture as a JPEG file.
     ///
     /// # Errors

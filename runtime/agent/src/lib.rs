@@ -9,6 +9,7 @@
 //! - [`trigger`]: when a frame is looked at, one file a kind; [`schedule`]: times of the day; `gate`: hours,
 //!   rests and rates that no trigger passes; [`watch`](mod@watch): what is asked then; `life`: what becomes
 //!   of an event. [`period`]: lengths of time as users write them; `area`: parts of a picture.
+//! - [`steps`]: what may be done about what was seen; [`output`]: what may be switched.
 //! - [`message`]: the payloads on the wire; [`topic`]: their topics; [`command`]: what is asked over
 //!   MQTT, checked.
 //! - [`outbox`]: messages on disk until the broker has them; `ballast`: room for a full disk.
@@ -52,6 +53,7 @@ mod nonces;
 pub mod operation;
 mod orders;
 pub mod outbox;
+pub mod output;
 mod pending;
 pub mod period;
 pub mod schedule;
@@ -62,6 +64,7 @@ pub mod shadow;
 pub mod signed;
 pub mod slot;
 pub mod state;
+pub mod steps;
 mod temperature;
 pub mod topic;
 pub mod trigger;

@@ -10,6 +10,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::attempts::Check;
 use crate::camera::CameraReport;
 use crate::engine::ModelInfo;
+use crate::steps::Step;
 
 /// What kind of news an event is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -61,6 +62,15 @@ pub struct Event {
     /// The topic of the picture, if it is published.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub picture: Option<String>,
+    /// The topic of the part that matters, if it is published.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crop: Option<String>,
+    /// That part: `[x, y, width, height]` in fractions of the picture.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<[f64; 4]>,
+    /// What was done about it, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<Step>,
 }
 
 /// Milliseconds by stage.

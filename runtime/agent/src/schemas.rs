@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::command::{CancelArgs, DrawArgs, EditArgs, SeeArgs, SnapshotArgs};
 use crate::message::{Event, Reply, Stamped, Status};
 use crate::operation::Health;
+use crate::output::OutputState;
 use crate::shadow::{OutboxSettings, Reported, Settings};
 use crate::signed;
 use crate::update::manifest::Manifest;
@@ -93,6 +94,7 @@ fn the_schemas_in_docs_are_those_of_the_types() {
     let schemas = BTreeMap::from([
         ("event", sent::<Stamped<'static, Event>>()),
         ("health", sent::<Health>()),
+        ("output", sent::<Stamped<'static, OutputState>>()),
         ("result", sent::<Stamped<'static, Reply>>()),
         ("status", sent::<Stamped<'static, Status>>()),
         ("job", taken_whole::<Job>()),

@@ -59,6 +59,11 @@ impl Topics {
         self.of(&format!("latest/{watch}"))
     }
 
+    /// Retained: an output that a watch has set.
+    pub fn output(&self, name: &str) -> String {
+        self.of(&format!("output/{name}"))
+    }
+
     /// The result of a command without a response topic.
     pub fn result(&self, id: &str) -> String {
         self.of(&format!("result/{id}"))

@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::area::{self, Area};
 use crate::config::{Config, ExampleConfig, SchemaConfig, WatchConfig, error};
 use crate::engine::{Engine, Example, Form, Question};
 use crate::error::{AgentError, Result};
 use crate::frame::Picture;
 use crate::gate::Gate;
+use crate::steps::Steps;
 use crate::trigger::When;
 
 /// The largest schema file, in bytes.
@@ -33,6 +35,10 @@ pub struct Watch {
     pub condition: Option<Question>,
     /// What is asked.
     pub question: Question,
+    /// The part of the picture that it is about.
+    pub(crate) region: Option<Area>,
+    /// What may be done about what was seen.
+    pub(crate) steps: Option<Steps>,
     /// Whether it may look at all.
     pub(crate) gate: Gate,
 }
@@ -65,12 +71,17 @@ impl Watch {
         Ok(Watch {
             condition: when.condition(),
             when,
+            region: config
+                .region
+                .map(|r| area::read_one("watch.region", r))
+                .transpose()?,
             question: Question {
                 ask: config.ask.clone(),
                 region: None,
                 examples: examples.collect::<Result<_>>()?,
                 form,
             },
+            steps: Steps::of(config)?,
             gate: Gate::of(config),
             config: config.clone(),
         })
@@ -103,6 +114,11 @@ pub(crate) fn load_all(
             engine
                 .check(condition)
                 .map_err(|e| error("watch.when", &config.when, &format!("is refused: {e}")))?;
+        }
+        if let Some(steps) = &watch.steps {
+            engine
+                .check(&steps.longest())
+                .map_err(|e| error("watch.steps", &config.name, &format!("is refused: {e}")))?;
         }
         // It is made anew when the watch starts: here it is seen that it can be.
         watch.when.trigger(config)?;

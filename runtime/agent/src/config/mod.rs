@@ -12,13 +12,16 @@ use crate::camera::Camera;
 use crate::clock::ClockTrust;
 use crate::error::{AgentError, Result};
 use crate::keys::PublicKey;
+use crate::output;
+pub use crate::output::OutputConfig;
 use crate::period::Period;
+use crate::steps::Steps;
 use crate::topic;
 use crate::trigger::When;
 use crate::update::manifest::Keys;
 use crate::watch::MOST_EXAMPLES;
 pub use broker::{BrokerAddress, BrokerConfig};
-pub use watch::{ExampleConfig, Publish, SchemaConfig, WatchConfig};
+pub use watch::{ExampleConfig, Publish, SchemaConfig, StepsConfig, WatchConfig};
 
 /// A configuration file.
 #[derive(Debug, Clone, Deserialize)]
@@ -52,6 +55,9 @@ pub struct Config {
     /// What to look for.
     #[serde(default)]
     pub watch: Vec<WatchConfig>,
+    /// What watches may switch.
+    #[serde(default)]
+    pub output: Vec<OutputConfig>,
 }
 
 /// `[device]`
@@ -259,13 +265,15 @@ impl Config {
             homeassistant: None,
             camera: Vec::new(),
             watch: Vec::new(),
+            output: Vec::new(),
         }
     }
 
     /// Makes relative paths relative to `folder`.
     pub fn relative_to(&mut self, folder: &Path) {
         let paths = [&mut self.device.state, &mut self.model.file];
-        for path in paths.into_iter().flatten() {
+        let outputs = self.output.iter_mut().map(|output| &mut output.file);
+        for path in paths.into_iter().chain(outputs).flatten() {
             *path = folder.join(&path);
         }
     }
@@ -340,6 +348,23 @@ impl Config {
                 return Err(error("watch.example", &watch.name, &expected));
             }
             When::of(watch)?;
+            self.check_steps(watch)?;
+        }
+        output::check(&self.output)
+    }
+
+    /// What a watch may set is there.
+    fn check_steps(&self, watch: &WatchConfig) -> Result<()> {
+        let Some(steps) = Steps::of(watch)? else {
+            return Ok(());
+        };
+        for (name, value) in steps.outputs() {
+            let output = self.output.iter().find(|o| o.name == name);
+            if !output.is_some_and(|o| o.values.contains_key(value)) {
+                let value = format!("output:{name}={value}");
+                let expected = "is no value of an [[output]] of this file";
+                return Err(error("watch.steps.allow", &value, expected));
+            }
         }
         Ok(())
     }
@@ -353,7 +378,7 @@ pub(crate) fn error(field: &str, value: &str, expected: &str) -> AgentError {
     }
 }
 
-fn name_error(field: &str, value: &str) -> AgentError {
+pub(crate) fn name_error(field: &str, value: &str) -> AgentError {
     error(
         field,
         value,

@@ -27,9 +27,15 @@ pub struct WatchConfig {
     /// Pictures with the answers that are expected for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub example: Vec<ExampleConfig>,
-    /// What is published: `answer`, `picture`.
+    /// The part `[x, y, width, height]`, in fractions of the picture, that the question is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<[f64; 4]>,
+    /// What is published: `answer`, `picture`, `crop`.
     #[serde(default = "answer_only")]
     pub publish: Vec<Publish>,
+    /// What may be done about what was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<StepsConfig>,
     /// Rectangles `[x, y, width, height]`, in fractions of the picture: motion elsewhere does not count.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub zone: Vec<[f64; 4]>,
@@ -62,7 +68,9 @@ impl WatchConfig {
             ask: ask.to_owned(),
             schema: None,
             example: Vec::new(),
+            region: None,
             publish: answer_only(),
+            steps: None,
             zone: Vec::new(),
             debounce: None,
             follow: None,
@@ -95,6 +103,24 @@ pub struct ExampleConfig {
     pub answer: Value,
 }
 
+/// `[watch.steps]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct StepsConfig {
+    /// What they are for.
+    pub ask: String,
+    /// The most of them.
+    #[serde(default = "four")]
+    pub max: usize,
+    /// What may be done: `look`, `snapshot`, `publish`, `draw:PROMPT`, `output:NAME=VALUE`.
+    pub allow: Vec<String>,
+}
+
+fn four() -> usize {
+    4
+}
+
 /// What a watch publishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -104,6 +130,8 @@ pub enum Publish {
     Answer,
     /// The picture that was looked at.
     Picture,
+    /// The part of it that matters: the watch's region, else what has moved.
+    Crop,
 }
 
 fn answer_only() -> Vec<Publish> {

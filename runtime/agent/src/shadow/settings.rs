@@ -214,6 +214,14 @@ fn own_files(watch: &WatchConfig, own: &Config) -> Result<(), String> {
             ));
         }
     }
+    for action in watch.steps.iter().flat_map(|steps| &steps.allow) {
+        let mut own = own.watch.iter().filter_map(|w| w.steps.as_ref());
+        if action.starts_with("output:") && !own.any(|steps| steps.allow.contains(action)) {
+            return Err(format!(
+                "watch \"{name}\": steps: {action:?} is not what this device's own watches may do"
+            ));
+        }
+    }
     if watch.when.starts_with("onnx:") && !own.watch.iter().any(|w| w.when == watch.when) {
         return Err(format!(
             "watch \"{name}\": when: {:?} is no file that this device's own watches name",
@@ -309,6 +317,13 @@ mod tests {
                 "x.png",
             ),
             (watch("when", json!("onnx:/etc/shadow")), "/etc/shadow"),
+            (
+                watch(
+                    "steps",
+                    json!({"ask": "Help.", "allow": ["output:light=on"]}),
+                ),
+                "output:light=on",
+            ),
             (watch("when", json!("noon")), "noon"),
             (watch("camera", json!("roof")), "roof"),
             (watch("colour", json!(1)), "colour"),

@@ -5,8 +5,8 @@ mod says;
 
 use std::time::{Duration, Instant};
 
-use crate::area;
-use crate::config::{WatchConfig, error};
+use crate::area::{self, Area};
+use crate::config::{Publish, WatchConfig, error};
 use crate::engine::Question;
 use crate::error::Result;
 use crate::frame::Frame;
@@ -85,6 +85,15 @@ impl When {
             return wrong("follow", "motion and says:");
         }
         area::read("watch.zone", &watch.zone)?;
+        if let Some(region) = watch.region {
+            area::read_one("watch.region", region)?;
+        } else if watch.publish.contains(&Publish::Crop) && when != When::Motion {
+            let expected = format!(
+                "looks when \"{}\"; publish = [\"crop\"] goes with motion or a region",
+                watch.when
+            );
+            return Err(error("watch.publish", &watch.name, &expected));
+        }
         Ok(when)
     }
 
@@ -100,7 +109,7 @@ impl When {
     ///
     /// # Errors
     /// [`crate::AgentError::Config`].
-    pub fn trigger(&self, watch: &WatchConfig) -> Result<Box<dyn Trigger>> {
+    pub(crate) fn trigger(&self, watch: &WatchConfig) -> Result<Box<dyn Trigger>> {
         Ok(match self {
             When::Motion => {
                 let zones = area::read("watch.zone", &watch.zone)?;
@@ -116,13 +125,18 @@ impl When {
 }
 
 /// Decides for every frame whether it is looked at.
-pub trait Trigger: Send {
+pub(crate) trait Trigger: Send {
     /// Whether this frame, which arrived `now`, is to be looked at.
     fn fires(&mut self, frame: &Frame, now: Instant) -> bool;
 
     /// Whether the scene is still the one that was looked at.
     fn stands(&self) -> bool {
         true
+    }
+
+    /// The part of the picture that made it fire last, where it knows one.
+    fn part(&self) -> Option<Area> {
+        None
     }
 }
 
@@ -209,6 +223,8 @@ mod tests {
             ("at:06:30", "debounce = '5s'", "watch.debounce"),
             ("every:1s", "zone = [[0, 0, 1, 1]]", "watch.zone"),
             ("motion", "zone = [[0, 0, 2, 1]]", "fractions"),
+            ("motion", "region = [0, 0, 2, 1]", "watch.region"),
+            ("every:1s", "publish = ['crop']", "watch.publish"),
         ] {
             let text = format!("name = 'w'\ncamera = 'c'\nwhen = '{when}'\nask = '?'\n{lines}");
             let watch: WatchConfig = toml::from_str(&text).unwrap();

@@ -33,6 +33,8 @@ pub struct Motion {
     still: u32,
     still_since: Option<Instant>,
     changed_since: Option<Instant>,
+    /// Where the scene differed from the one before when it was looked at last.
+    part: Option<Area>,
 }
 
 impl Default for Motion {
@@ -49,6 +51,7 @@ impl Default for Motion {
             still: 0,
             still_since: None,
             changed_since: None,
+            part: None,
         }
     }
 }
@@ -91,6 +94,8 @@ impl Trigger for Motion {
         let still = self.still >= self.still_frames && still_for >= Some(self.still_for);
         let fires = still || now.duration_since(since) >= self.max_wait;
         if fires {
+            let old = self.looked_at.take();
+            self.part = old.and_then(|old| self.bounds(&old, &grid));
             self.looked_at = Some(grid);
             self.changed_since = None;
         }
@@ -99,6 +104,10 @@ impl Trigger for Motion {
 
     fn stands(&self) -> bool {
         self.changed_since.is_none()
+    }
+
+    fn part(&self) -> Option<Area> {
+        self.part
     }
 }
 
@@ -124,6 +133,23 @@ impl Motion {
             max_wait: MAX_WAIT.max(still_for * 2),
             ..Motion::default()
         }
+    }
+
+    /// The rectangle around all that has changed, and a cell more on each side: what moves leaves cells at its
+    /// edge nearly as they were.
+    fn bounds(&self, a: &Grid, b: &Grid) -> Option<Area> {
+        let changed =
+            |cell: &usize| self.zone[*cell] && (a[*cell] - b[*cell]).abs() > self.threshold;
+        let cells = || (0..a.len()).filter(changed);
+        let (columns, rows) = (|| cells().map(|c| c % SIDE), || cells().map(|c| c / SIDE));
+        let from = |cell: usize| cell.saturating_sub(1) as f64 / SIDE as f64;
+        let to = |cell: usize| (cell + 2).min(SIDE) as f64 / SIDE as f64;
+        Some(Area {
+            left: from(columns().min()?),
+            top: from(rows().min()?),
+            right: to(columns().max()?),
+            bottom: to(rows().max()?),
+        })
     }
 
     fn differ(&self, a: &Grid, b: &Grid) -> bool {
@@ -197,6 +223,22 @@ mod tests {
         frames.extend(vec![frame(20, 16); 6]);
         // The first scene when it is still, the next two still frames after the square stopped.
         assert_eq!(fired(&frames, Duration::from_millis(100)), [1, 9]);
+    }
+
+    #[test]
+    fn what_has_changed_is_within_its_part() {
+        let mut motion = Motion::default();
+        let start = Instant::now();
+        let mut parts = Vec::new();
+        for (i, left) in [0, 0, 0, 24, 24, 24].into_iter().enumerate() {
+            let size = if i < 3 { 0 } else { 16 };
+            let now = start + Duration::from_millis(100) * i as u32;
+            if motion.fires(&frame(left, size), now) {
+                parts.push(motion.part().map(|part| part.pixels(64, 64)));
+            }
+        }
+        // The square and a cell of 2 pixels around it.
+        assert_eq!(parts, [None, Some([22, 18, 20, 20])]);
     }
 
     #[test]

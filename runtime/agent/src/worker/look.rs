@@ -5,28 +5,44 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::{Worker, message, picture, timing};
+use crate::area::Area;
 use crate::config::Publish;
+use crate::engine::Question;
 use crate::frame::Frame;
 use crate::life::Life;
 use crate::message::{Event, EventType, Stamped, Timing, json, rfc3339};
 use crate::outbox::Class;
+use crate::steps::Taken;
 use crate::trigger::Turn;
 use crate::watch::Watch;
 
+/// A frame that a watch looks at.
+#[derive(Clone, Copy)]
+pub(super) struct Sight<'a> {
+    pub(super) watch: &'a Watch,
+    pub(super) frame: &'a Frame,
+    /// When it was chosen.
+    pub(super) since: Instant,
+    /// The part of it that matters.
+    pub(super) part: Option<Area>,
+}
+
+/// What was seen in a frame.
+struct Seen {
+    answer: Value,
+    /// What was done then.
+    taken: Vec<Taken>,
+    timing: Timing,
+}
+
 impl Worker {
     /// A frame that a trigger has chosen: something new, or what has become of what was seen.
-    pub(super) fn look(
-        &self,
-        life: &mut Life,
-        watch: &Watch,
-        frame: &Frame,
-        since: Instant,
-        again: bool,
-    ) {
+    pub(super) fn look(&self, life: &mut Life, sight: &Sight<'_>, again: bool) {
+        let watch = sight.watch;
         let turn = match &watch.condition {
             None if again => Turn::Stands,
             None => Turn::Rises,
-            Some(rule) => match self.see(&frame.picture, rule) {
+            Some(rule) => match self.see(&sight.frame.picture, rule) {
                 Ok(answer) => {
                     let debounce = watch.config.debounce.map(|p| p.0).unwrap_or_default();
                     life.edge.turn(answer == "yes", Instant::now(), debounce)
@@ -37,8 +53,8 @@ impl Worker {
         match turn {
             Turn::Nothing => {}
             Turn::Rises => {
-                self.end(life, watch, frame);
-                match self.new_event(watch, frame, since) {
+                self.end(life, sight);
+                match self.new_event(sight) {
                     Some((id, answer)) => {
                         let now = Instant::now();
                         watch.gate.made(now);
@@ -47,40 +63,47 @@ impl Worker {
                     None => life.edge.forget(),
                 }
             }
-            Turn::Stands => self.again(life, watch, frame, since),
-            Turn::Falls => self.end(life, watch, frame),
+            Turn::Stands => self.again(life, sight),
+            Turn::Falls => self.end(life, sight),
         }
     }
 
     /// Makes an event of a frame. Returns its id and answer.
-    fn new_event(&self, watch: &Watch, frame: &Frame, since: Instant) -> Option<(String, Value)> {
-        let (answer, timing) = self.ask(watch, frame, since)?;
-        let id = self.event(EventType::New, None, watch, frame, answer.clone(), timing)?;
+    fn new_event(&self, sight: &Sight<'_>) -> Option<(String, Value)> {
+        let (answer, timing) = self.ask(sight)?;
+        let seen = self.act(sight, answer.clone(), timing);
+        let id = self.event(EventType::New, None, sight, seen)?;
         Some((id, answer))
     }
 
     /// Looks again at what stands. Another answer is news.
-    fn again(&self, life: &mut Life, watch: &Watch, frame: &Frame, since: Instant) {
-        let Some(standing) = life.due(watch, Instant::now()) else {
+    fn again(&self, life: &mut Life, sight: &Sight<'_>) {
+        let Some(standing) = life.due(sight.watch, Instant::now()) else {
             return;
         };
-        let Some((answer, timing)) = self.ask(watch, frame, since) else {
+        let Some((answer, timing)) = self.ask(sight) else {
             return;
         };
         standing.looked = Instant::now();
+        if answer == standing.answer {
+            return;
+        }
+        let seen = self.act(sight, answer.clone(), timing);
         let id = Some(&standing.id[..]);
-        if answer != standing.answer
-            && (self.event(EventType::Update, id, watch, frame, answer.clone(), timing)).is_some()
-        {
+        if self.event(EventType::Update, id, sight, seen).is_some() {
             standing.answer = answer;
         }
     }
 
     /// Ends the event that stands, if one does.
-    pub(super) fn end(&self, life: &mut Life, watch: &Watch, frame: &Frame) {
+    pub(super) fn end(&self, life: &mut Life, sight: &Sight<'_>) {
         if let Some(standing) = &life.standing {
-            let (id, answer) = (Some(&standing.id[..]), standing.answer.clone());
-            let ended = self.event(EventType::End, id, watch, frame, answer, Timing::new());
+            let seen = Seen {
+                answer: standing.answer.clone(),
+                taken: Vec::new(),
+                timing: Timing::new(),
+            };
+            let ended = self.event(EventType::End, Some(&standing.id), sight, seen);
             // One that could not be stored is tried again when the next one begins.
             if ended.is_some() {
                 life.standing = None;
@@ -89,14 +112,39 @@ impl Worker {
     }
 
     /// Asks a watch's question.
-    fn ask(&self, watch: &Watch, frame: &Frame, since: Instant) -> Option<(Value, Timing)> {
+    fn ask(&self, sight: &Sight<'_>) -> Option<(Value, Timing)> {
         let started = Instant::now();
-        match self.see(&frame.picture, &watch.question) {
-            Ok(answer) => Some((answer, timing(since, started, "see"))),
+        let (watch, picture) = (sight.watch, &sight.frame.picture);
+        let region = watch
+            .region
+            .map(|r| r.pixels(picture.width, picture.height));
+        let question = Question {
+            region,
+            ..watch.question.clone()
+        };
+        match self.see(picture, &question) {
+            Ok(answer) => Some((answer, timing(sight.since, started, "see"))),
             Err(e) => {
                 tracing::error!(watch = watch.config.name, "{e}");
                 None
             }
+        }
+    }
+
+    /// Takes the steps that a watch allows.
+    fn act(&self, sight: &Sight<'_>, answer: Value, mut timing: Timing) -> Seen {
+        let started = Instant::now();
+        let taken = match &sight.watch.steps {
+            Some(steps) => self.steps(steps, sight, &answer),
+            None => Vec::new(),
+        };
+        if !taken.is_empty() {
+            timing.insert("steps", started.elapsed().as_millis() as u64);
+        }
+        Seen {
+            answer,
+            taken,
+            timing,
         }
     }
 
@@ -105,36 +153,42 @@ impl Worker {
         &self,
         kind: EventType,
         id: Option<&str>,
-        watch: &Watch,
-        frame: &Frame,
-        answer: Value,
-        timing: Timing,
+        sight: &Sight<'_>,
+        seen: Seen,
     ) -> Option<String> {
-        let watch = &watch.config;
-        let wants = |what| watch.publish.contains(&what);
-        let jpeg = if wants(Publish::Picture) && kind != EventType::End {
-            frame.picture.to_jpeg().ok()
-        } else {
-            None
-        };
+        let (watch, frame) = (&sight.watch.config, sight.frame);
+        let wants = |what| watch.publish.contains(&what) && kind != EventType::End;
+        let jpeg = (wants(Publish::Picture)).then(|| frame.picture.to_jpeg().ok());
+        let part = sight.part.filter(|_| wants(Publish::Crop));
+        let crop = part.map(|part| {
+            let region = part.pixels(frame.picture.width, frame.picture.height);
+            frame.picture.crop(region).to_jpeg().ok()
+        });
         let mut given = String::new();
         let stored = self.outbox.store_event(|seq| {
             let new = || format!("{:x}-{seq}", frame.at.unix_timestamp());
             let id = id.map_or_else(new, str::to_owned);
             given.clone_from(&id);
+            let name = match kind {
+                EventType::New => id.clone(),
+                // A topic has one picture.
+                _ => format!("{id}-{seq}"),
+            };
             let mut messages = Vec::new();
-            let picture = jpeg.map(|jpeg| {
-                let topic = match kind {
-                    EventType::New => self.topics.image(&id),
-                    // A topic has one picture.
-                    _ => self.topics.image(&format!("{id}-{seq}")),
-                };
+            let picture = jpeg.flatten().map(|jpeg| {
+                let topic = self.topics.image(&name);
                 messages.push(picture(&topic, "image/jpeg", false, jpeg.clone()));
                 let latest = self.topics.latest(&watch.name);
                 messages.push(picture(&latest, "image/jpeg", true, jpeg));
                 topic
             });
-            if wants(Publish::Answer) {
+            let crop = crop.flatten().map(|jpeg| {
+                let topic = self.topics.image(&format!("{name}-crop"));
+                messages.push(self::picture(&topic, "image/jpeg", false, jpeg));
+                topic
+            });
+            let steps = self.told(&id, &name, seen.taken, &mut messages);
+            if watch.publish.contains(&Publish::Answer) {
                 let event = Event {
                     id,
                     seq,
@@ -142,10 +196,13 @@ impl Worker {
                     at: rfc3339(frame.at),
                     camera: watch.camera.clone(),
                     watch: watch.name.clone(),
-                    answer,
+                    answer: seen.answer,
                     model: self.engine.model(),
-                    timing,
+                    timing: seen.timing,
                     picture,
+                    region: part.filter(|_| crop.is_some()).map(|part| part.fractions()),
+                    crop,
+                    steps,
                 };
                 messages.push(message(
                     &self.topics.event(),

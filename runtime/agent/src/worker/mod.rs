@@ -1,6 +1,7 @@
 //! The one thread that computes. It takes frames to look at (`look`) and commands from a bounded queue.
 
 mod look;
+mod steps;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -17,6 +18,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
 
+use crate::area::Area;
 use crate::attempts::{self, Check};
 use crate::clock::Clock;
 use crate::command::{Action, Command, Look, ReplyTo};
@@ -26,10 +28,12 @@ use crate::life::Life;
 use crate::message::{Outcome, Reply, Stamped, Timing, json};
 use crate::operation::{Metrics, Pulse};
 use crate::outbox::{Class, Header, Message, Outbox};
+use crate::output::OutputConfig;
 use crate::pending::Pending;
 use crate::slot::Slot;
 use crate::topic::Topics;
 use crate::watch::Watch;
+use look::Sight;
 
 /// Jobs that may wait.
 pub const QUEUE: usize = 16;
@@ -38,7 +42,7 @@ const ANSWERS: usize = 64;
 
 /// Something to compute.
 #[derive(Debug)]
-pub enum Job {
+pub(crate) enum Job {
     /// A frame that a watch's trigger has chosen.
     Look {
         /// The watch.
@@ -47,6 +51,8 @@ pub enum Job {
         frame: Arc<Frame>,
         /// When it was chosen.
         since: Instant,
+        /// The part of it that mattered to the trigger, where it knows one.
+        part: Option<Area>,
         /// Whether the scene is the one that was looked at before.
         again: bool,
     },
@@ -71,6 +77,8 @@ pub(crate) struct Worker {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) topics: Topics,
     pub(crate) slots: HashMap<String, Arc<Slot>>,
+    /// What watches may switch.
+    pub(crate) outputs: Vec<OutputConfig>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) progress: mpsc::Sender<Message>,
     /// Set when the agent stops: what is being computed is given up.
@@ -95,14 +103,29 @@ impl Worker {
                     watch,
                     frame,
                     since,
+                    part,
                     again,
                 } => {
                     let life = lives.entry(watch.config.name.clone()).or_default();
-                    self.look(life, &watch, &frame, since, again);
+                    let part = watch.region.or(part);
+                    let sight = Sight {
+                        watch: &watch,
+                        frame: &frame,
+                        since,
+                        part,
+                    };
+                    self.look(life, &sight, again);
                 }
                 Job::Leave { watch, frame } => {
                     if let Some(mut life) = lives.remove(&watch.config.name) {
-                        self.end(&mut life, &watch, &frame);
+                        let (since, part) = (Instant::now(), None);
+                        let sight = Sight {
+                            watch: &watch,
+                            frame: &frame,
+                            since,
+                            part,
+                        };
+                        self.end(&mut life, &sight);
                     }
                 }
                 Job::Command { command, since } => {

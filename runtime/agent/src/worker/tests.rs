@@ -1,5 +1,6 @@
 //! Frames of one brightness each, and an engine that knows nothing else.
 
+use std::path::Path;
 use std::sync::mpsc::channel;
 
 use super::*;
@@ -47,6 +48,26 @@ impl Engine for Brightness {
     }
 }
 
+/// A worker without cameras, whose state is in this folder.
+pub(super) fn worker(engine: Arc<dyn Engine>, folder: &Path) -> Worker {
+    let outbox = Outbox::open(&folder.join("outbox"), 1 << 20).unwrap();
+    let state = State::open(&folder.join("state")).unwrap();
+    let (clock, _) = clock::tests::fake(&Arc::new(state));
+    Worker {
+        engine,
+        topics: Topics::new("porch"),
+        slots: HashMap::new(),
+        outputs: Vec::new(),
+        outbox: Arc::new(outbox),
+        progress: mpsc::channel(1).0,
+        stopping: Arc::default(),
+        pending: Arc::default(),
+        clock: Arc::new(clock),
+        pulse: Arc::default(),
+        metrics: Arc::default(),
+    }
+}
+
 fn frame(number: u64, light: u8) -> Arc<Frame> {
     Arc::new(Frame {
         number,
@@ -68,21 +89,8 @@ fn events(watch: &str, frames: &[(u8, bool)]) -> Vec<(String, String, String)> {
 /// The same with a watch that may leave at the end.
 fn events_until(watch: &str, frames: &[(u8, bool)], leaves: bool) -> Vec<(String, String, String)> {
     let folder = tempfile::tempdir().unwrap();
-    let outbox = Arc::new(Outbox::open(&folder.path().join("outbox"), 1 << 20).unwrap());
-    let state = State::open(&folder.path().join("state")).unwrap();
-    let (clock, _) = clock::tests::fake(&Arc::new(state));
-    let worker = Worker {
-        engine: Arc::new(Brightness),
-        topics: Topics::new("porch"),
-        slots: HashMap::new(),
-        outbox: Arc::clone(&outbox),
-        progress: mpsc::channel(1).0,
-        stopping: Arc::default(),
-        pending: Arc::default(),
-        clock: Arc::new(clock),
-        pulse: Arc::default(),
-        metrics: Arc::default(),
-    };
+    let worker = worker(Arc::new(Brightness), folder.path());
+    let outbox = Arc::clone(&worker.outbox);
     let text = format!("name = 'day'\ncamera = 'door'\nask = 'how bright?'\n{watch}");
     let config: WatchConfig = toml::from_str(&text).unwrap();
     let watch = Arc::new(crate::watch::Watch::load(&config, folder.path()).unwrap());
@@ -94,6 +102,7 @@ fn events_until(watch: &str, frames: &[(u8, bool)], leaves: bool) -> Vec<(String
             watch,
             frame,
             since,
+            part: None,
             again,
         };
         sender.send(job).unwrap();

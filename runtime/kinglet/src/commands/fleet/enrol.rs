@@ -130,6 +130,7 @@ fn device_access(args: &EnrolArgs) -> String {
         topics.event(),
         topics.image("+"),
         topics.latest("+"),
+        topics.output("+"),
         topics.result("+"),
         topics.reported(),
         topics.job_progress("+"),
@@ -148,6 +149,7 @@ fn operator_access(name: &str) -> String {
         all.event(),
         all.image("+"),
         all.latest("+"),
+        all.output("+"),
         all.reported(),
         all.job_progress("+"),
     ];
