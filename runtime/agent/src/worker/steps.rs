@@ -232,8 +232,9 @@ mod tests {
 
     /// Everything that one look publishes, by topic, in order; and what the model was asked.
     fn published(choices: &[&'static str], folder: &Path) -> (Vec<(String, Vec<u8>)>, Vec<String>) {
+        let choices: Vec<&str> = choices.to_vec();
         let engine = Arc::new(Scripted {
-            choices: Mutex::new(choices.to_vec().into_iter()),
+            choices: Mutex::new(choices.into_iter()),
             asked: Mutex::default(),
         });
         let mut worker = worker(Arc::clone(&engine) as Arc<dyn Engine>, folder);
