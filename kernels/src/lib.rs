@@ -7,6 +7,8 @@
 //! - [`scalar`]: [`Scalar`], the reference device: plain f32, readable in one sitting. Every other
 //!   device is tested against it.
 //! - [`cpu`]: [`Cpu`], fast kernels for the instruction sets of desks and boards.
+//! - [`plan`]: [`Plan`], which computes nothing and counts what the fast kernels would take;
+//!   [`footprint`]: the result.
 //! - [`error`]: what can be refused.
 //!
 //! This crate knows neither models nor files nor pictures.
@@ -15,7 +17,9 @@ pub mod blocks;
 pub mod cpu;
 pub mod device;
 pub mod error;
+pub mod footprint;
 pub mod format;
+pub mod plan;
 pub mod scalar;
 
 pub use cpu::{Cpu, InstructionSet, Roof};
@@ -23,5 +27,7 @@ pub use device::{
     AttentionShape, ConvShape, Device, Expert, GroupMoments, Mask, RenormSpan, Role, WeightData,
 };
 pub use error::{KernelError, Result};
+pub use footprint::Footprint;
 pub use format::Format;
+pub use plan::Plan;
 pub use scalar::Scalar;

@@ -16,7 +16,7 @@ use crate::error::Result;
 use crate::scalar::{self, Matrix};
 
 /// Fewer queries than this are done by dot products: laying out the keys would cost more.
-const FEW: usize = 4;
+pub(crate) const FEW: usize = 4;
 /// Queries that one task takes.
 const QUERIES: usize = 24;
 /// Keys of a piece: a whole number of tiles of every set.

@@ -42,6 +42,7 @@ use crate::device::{
 use crate::error::{KernelError, Result, same};
 use crate::format::Format;
 use crate::scalar::{HalfMatrix, Matrix, Scalar, Stored, choose, factor};
+pub(crate) use attention::FEW as FEW_QUERIES;
 pub use cache::{Cache, CacheFormat};
 use matmul::Then;
 use pack::{Floats, Integers, Layout};
@@ -239,6 +240,42 @@ pub const fn layout(set: InstructionSet) -> &'static str {
         InstructionSet::Avx512Vnni => "avx512-vnni-1",
         InstructionSet::Neon | InstructionSet::NeonDotprod => "neon-1",
         InstructionSet::NeonI8mm => "neon-i8mm-1",
+    }
+}
+
+/// How a weight is kept once it has been taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Keeping {
+    /// Bytes of memory of its own.
+    pub(crate) bytes: usize,
+    /// Whether it is multiplied in integers.
+    pub(crate) integers: bool,
+}
+
+/// How a set keeps a weight.
+pub(crate) fn keeping(set: InstructionSet, data: &WeightData) -> Keeping {
+    let WeightData {
+        role,
+        rows,
+        cols,
+        format,
+        ..
+    } = *data;
+    let floats = |format| Floats::bytes(format, float::tile(set), rows, cols);
+    let integers = match role {
+        Role::Matrix => Integers::bytes(format, Layout::of(set), rows, cols),
+        _ => None,
+    };
+    let bytes = match role {
+        // The stored bytes are read.
+        Role::Table => 0,
+        Role::Vector => rows * cols * size_of::<f32>(),
+        Role::Kernel { .. } => floats(Format::F32),
+        Role::Matrix => integers.unwrap_or_else(|| floats(format)),
+    };
+    Keeping {
+        bytes,
+        integers: integers.is_some(),
     }
 }
 

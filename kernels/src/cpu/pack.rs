@@ -179,6 +179,12 @@ impl Integers {
         blocks * block_bytes + supers
     }
 
+    /// Bytes of a matrix in this order; none for formats of floats.
+    pub(super) fn bytes(format: Format, layout: Layout, rows: usize, cols: usize) -> Option<usize> {
+        let tile = Self::tile_bytes(Kind::of(format)?, layout, cols);
+        Some(tile * rows.div_ceil(layout.rows))
+    }
+
     pub(super) fn blocks(&self) -> usize {
         self.cols / BLOCK
     }
@@ -215,6 +221,13 @@ impl Floats {
             cols,
             bytes: Tiles::stored(format, (rows, cols), bytes, expected)?,
         })
+    }
+
+    /// Bytes of a matrix in this order.
+    pub(super) fn bytes(format: Format, tile_rows: usize, rows: usize, cols: usize) -> usize {
+        let quantized = format.block_values() > 1;
+        let format = if quantized { Format::F32 } else { format };
+        rows.div_ceil(tile_rows) * tile_rows * cols * format.block_bytes()
     }
 
     /// The inputs `from..to` of tile `t` as f32: those that are stored, or decoded into `room`.

@@ -20,7 +20,7 @@ mod values;
 
 use bytes::Bytes;
 pub use half::HalfMatrix;
-pub(crate) use values::Values;
+pub(crate) use values::{Kept, Piece, Values};
 
 use crate::blocks::decode_row;
 use crate::device::{

@@ -11,7 +11,59 @@ const MOST: usize = 64 << 20;
 /// The most pieces that are kept.
 const PIECES: usize = 32;
 
-static KEPT: Mutex<Vec<Vec<f32>>> = Mutex::new(Vec::new());
+static KEPT: Mutex<Kept<Vec<f32>>> = Mutex::new(Kept(Vec::new()));
+
+/// A piece of memory.
+pub(crate) trait Piece {
+    /// Values that it has room for.
+    fn room(&self) -> usize;
+}
+
+impl Piece for Vec<f32> {
+    fn room(&self) -> usize {
+        self.capacity()
+    }
+}
+
+/// Pieces of memory that are kept for later.
+#[derive(Debug)]
+pub(crate) struct Kept<P>(Vec<P>);
+
+impl<P> Default for Kept<P> {
+    fn default() -> Self {
+        Kept(Vec::new())
+    }
+}
+
+impl<P: Piece> Kept<P> {
+    /// A kept piece that is large enough, and not much larger.
+    pub(crate) fn take(&mut self, len: usize) -> Option<P> {
+        if len < LEAST {
+            return None;
+        }
+        let best = (0..self.0.len())
+            .filter(|i| (len..=2 * len).contains(&self.0[*i].room()))
+            .min_by_key(|i| self.0[*i].room())?;
+        Some(self.0.swap_remove(best))
+    }
+
+    /// Keeps a piece, or gives it back if it is too small or too large. The oldest pieces go first.
+    pub(crate) fn put(&mut self, piece: P) {
+        if piece.room() < LEAST || piece.room() > MOST {
+            return;
+        }
+        let mut all = self.room();
+        while !self.0.is_empty() && (all + piece.room() > MOST || self.0.len() >= PIECES) {
+            all -= self.0.remove(0).room();
+        }
+        self.0.push(piece);
+    }
+
+    /// Values that there is room for, all together.
+    pub(crate) fn room(&self) -> usize {
+        self.0.iter().map(P::room).sum()
+    }
+}
 
 /// Values of a matrix.
 #[derive(Debug)]
@@ -34,35 +86,17 @@ impl Values {
     }
 }
 
-/// A kept piece that is large enough, cut to this length, and not much larger.
+/// A kept piece, cut to this length.
 fn take(len: usize) -> Option<Vec<f32>> {
-    if len < LEAST {
-        return None;
-    }
-    let mut kept = KEPT.lock().ok()?;
-    let fits = |piece: &Vec<f32>| (len..=2 * len).contains(&piece.capacity());
-    let best = (0..kept.len())
-        .filter(|i| fits(&kept[*i]))
-        .min_by_key(|i| kept[*i].capacity())?;
-    let mut piece = kept.swap_remove(best);
-    drop(kept);
+    let mut piece = KEPT.lock().ok()?.take(len)?;
     piece.resize(len, 0.0);
     Some(piece)
 }
 
 impl Drop for Values {
     fn drop(&mut self) {
-        let piece = std::mem::take(&mut self.0);
-        if piece.capacity() < LEAST || piece.capacity() > MOST {
-            return;
-        }
         if let Ok(mut kept) = KEPT.lock() {
-            let mut all: usize = kept.iter().map(Vec::capacity).sum();
-            // The oldest go first.
-            while !kept.is_empty() && (all + piece.capacity() > MOST || kept.len() >= PIECES) {
-                all -= kept.remove(0).capacity();
-            }
-            kept.push(piece);
+            kept.put(std::mem::take(&mut self.0));
         }
     }
 }
@@ -127,6 +161,6 @@ mod tests {
             assert!(Values::zeros(len).iter().all(|v| *v == 0.0));
         }
         let kept = KEPT.lock().unwrap();
-        assert!(kept.len() <= PIECES);
+        assert!(kept.0.len() <= PIECES);
     }
 }

@@ -15,6 +15,7 @@
 //! - [`schedule`], [`draw`]: flow matching: timesteps, guidance, the Euler loop.
 //! - [`preview`]: a small picture of a drawing that is not done.
 //! - [`recipes`]: the contexts that a drawing, an edit and a thought need.
+//! - [`mod@footprint`]: what a request takes of a machine.
 //! - [`observe`]: looking at inner results (golden vectors, calibration).
 //!
 //! Everything is generic over [`kinglet_kernels::Device`]. Formulas are those of the BAGEL reference
@@ -27,6 +28,7 @@ pub mod context;
 pub mod directory;
 pub mod draw;
 pub mod error;
+pub mod footprint;
 pub mod language;
 pub mod latent;
 pub mod linear;

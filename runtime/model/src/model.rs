@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-use kinglet_kernels::cpu::CacheFormat;
 use kinglet_kernels::{Cpu, Device, Role};
 
 use crate::answer::Vocabulary;
@@ -11,6 +10,7 @@ use crate::autoencoder::Autoencoder;
 use crate::config::Config;
 use crate::context::Context;
 use crate::error::{ModelError, Result};
+use crate::footprint::cache_format;
 use crate::language::Language;
 use crate::latent::Latents;
 use crate::linear::{Audit, Loader};
@@ -43,12 +43,7 @@ impl Model<Cpu> {
     /// # Errors
     /// As [`Model::load`], and if `KINGLET_KERNELS` names a set that the processor lacks.
     pub fn on_cpu(source: &Source) -> Result<Arc<Self>> {
-        let format = source.stored("blk.0.attn_q.weight")?.format;
-        let cache = if format.block_values() > 1 {
-            CacheFormat::F16
-        } else {
-            CacheFormat::F32
-        };
+        let cache = cache_format(source)?;
         Self::load(source, Cpu::from_environment()?.with_cache(cache))
     }
 }
