@@ -1,12 +1,12 @@
 //! Whether a request fits a board, and how long it takes at least.
 
 use kinglet_kernels::Footprint;
-use kinglet_kernels::footprint::Work;
+use kinglet_kernels::footprint::{Residency, Work};
 use serde::Serialize;
 
 /// Bytes of the program itself: code, threads, buffers of the broker's connection. Measured with the bundled
 /// model (docs/boards.md).
-pub const PROGRAM: u64 = 24 << 20;
+pub const PROGRAM: u64 = 28 << 20;
 /// Frames of a camera that are in memory at once, in RGB: the newest one, one that is being decoded, one that is
 /// masked, and those that wait to be looked at.
 pub const FRAMES: u64 = 3 + 16;
@@ -40,27 +40,46 @@ pub struct Plan {
     pub room: u64,
     /// Bytes that are needed: the sum of those below.
     pub needed: u64,
-    /// Bytes of weights that are used while seeing and while drawing.
-    pub weights_always: u64,
-    /// Bytes of weights that are used while seeing alone.
-    pub weights_seeing: u64,
-    /// Bytes of weights that are used while drawing alone.
-    pub weights_drawing: u64,
-    /// Bytes of weights that are loaded and never used.
-    pub weights_never: u64,
+    /// Bytes of weights in memory of the program's own.
+    pub weights: Classes,
+    /// Bytes of weights in the mapped file, and of the rows of tables that are read. Those that are used at
+    /// once are needed; the others can leave memory.
+    pub mapped: Classes,
     /// Bytes of activations, keys and values at their most.
     pub activations: u64,
     /// Bytes of frames.
     pub cameras: u64,
     /// Bytes of the program.
     pub program: u64,
-    /// Bytes of weights that stay in the mapped file and can leave memory; not among those needed.
-    pub mapped: u64,
     /// The stages of the request.
     pub stages: Vec<Stage>,
     /// Seconds that all stages take at least, where the ceilings are known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
+}
+
+/// Bytes of weights by when they are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Classes {
+    /// While seeing and while drawing.
+    pub always: u64,
+    /// While seeing alone.
+    pub seeing: u64,
+    /// While drawing alone.
+    pub drawing: u64,
+    /// Not in this request.
+    pub never: u64,
+}
+
+impl From<Residency> for Classes {
+    fn from(all: Residency) -> Self {
+        Classes {
+            always: all.always,
+            seeing: all.seeing,
+            drawing: all.drawing,
+            never: all.never,
+        }
+    }
 }
 
 /// A stage of a request.
@@ -102,13 +121,10 @@ impl Plan {
     /// Compares a footprint with a machine that has cameras of these sizes.
     #[must_use]
     pub fn new(footprint: &Footprint, machine: &Machine, cameras: &[(u32, u32)]) -> Self {
-        let weights = footprint.weights;
         let frame = |(width, height): &(u32, u32)| u64::from(*width) * u64::from(*height) * 3;
         let cameras = cameras.iter().map(frame).sum::<u64>() * FRAMES;
         let activations = footprint.activations();
-        // What is mapped and never written can be dropped and read again.
-        let own = weights.all().saturating_sub(footprint.mapped);
-        let needed = own + activations + cameras + PROGRAM;
+        let needed = footprint.peak() + cameras + PROGRAM;
         let stage = |stage: &kinglet_kernels::footprint::Stage| {
             let floor = machine.ceilings.map(|ceilings| ceilings.floor(&stage.work));
             Stage {
@@ -127,14 +143,11 @@ impl Plan {
             fits: needed <= machine.room,
             room: machine.room,
             needed,
-            weights_always: weights.always,
-            weights_seeing: weights.seeing,
-            weights_drawing: weights.drawing,
-            weights_never: weights.never,
+            weights: Classes::from(footprint.weights),
+            mapped: Classes::from(footprint.mapped),
             activations,
             cameras,
             program: PROGRAM,
-            mapped: footprint.mapped,
             seconds: stages.iter().map(all).sum(),
             stages,
         }
@@ -143,7 +156,7 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
-    use kinglet_kernels::footprint::{Residency, Stage as Part};
+    use kinglet_kernels::footprint::Stage as Part;
 
     use super::*;
 
@@ -163,9 +176,14 @@ mod tests {
                 always: 1000,
                 seeing: 200,
                 drawing: 300,
-                never: 0,
+                never: 40,
             },
-            mapped: 500,
+            mapped: Residency {
+                always: 10,
+                seeing: 5,
+                drawing: 7,
+                never: 1000,
+            },
             stages: vec![part("look", 1, 100, 50, 70), part("token", 10, 1, 50, 90)],
         }
     }
@@ -176,7 +194,7 @@ mod tests {
             room,
             ceilings: None,
         };
-        let exact = 1000 + 90 + 2 * 3 * 19 + PROGRAM;
+        let exact = 1540 + 17 + 90 + 2 * 3 * 19 + PROGRAM;
         let fits = Plan::new(&footprint(), &machine(exact), &[(2, 1)]);
         assert_eq!(fits.needed, exact);
         assert!(fits.fits && fits.seconds.is_none());

@@ -48,11 +48,11 @@ pub struct Stage {
 /// What a request takes of a machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Footprint {
-    /// Bytes of all the model's weights as they are kept.
+    /// Bytes of weights in memory of the program's own.
     pub weights: Residency,
-    /// Bytes of tables and packed weights that stay in the mapped file, of those above: the system can drop
-    /// and read them again.
-    pub mapped: u64,
+    /// Bytes of weights that stay in the mapped file (those of a packed container), and of the rows of tables
+    /// that are read: the system can drop what is not used and read it again.
+    pub mapped: Residency,
     /// The stages, in order.
     pub stages: Vec<Stage>,
 }
@@ -64,9 +64,15 @@ impl Footprint {
         self.stages.iter().map(|s| s.work.memory).max().unwrap_or(0)
     }
 
+    /// Bytes of mapped weights that are used at once: while seeing or while drawing.
+    #[must_use]
+    pub fn mapped_at_once(&self) -> u64 {
+        self.mapped.always + self.mapped.seeing.max(self.mapped.drawing)
+    }
+
     /// Bytes that are needed at once.
     #[must_use]
     pub fn peak(&self) -> u64 {
-        self.weights.all() + self.activations()
+        self.weights.all() + self.mapped_at_once() + self.activations()
     }
 }

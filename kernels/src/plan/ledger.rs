@@ -33,8 +33,10 @@ struct Books {
 struct Entry {
     /// Bytes of its own.
     own: u64,
-    /// Bytes of the mapped file.
+    /// Bytes of the mapped file that are read.
     mapped: u64,
+    /// Bytes of the mapped file of which only those that are asked for are read.
+    table: u64,
     seeing: bool,
     drawing: bool,
 }
@@ -73,12 +75,13 @@ impl Ledger {
         std::mem::take(&mut books.work)
     }
 
-    /// A weight with bytes of its own and bytes in the mapped file. Returns its number.
-    pub(super) fn weight(&self, own: usize, mapped: usize) -> usize {
+    /// A weight with bytes of its own, or in the mapped file, or a table there. Returns its number.
+    pub(super) fn weight(&self, own: usize, mapped: usize, table: usize) -> usize {
         let mut books = self.lock();
         books.weights.push(Entry {
             own: own as u64,
             mapped: mapped as u64,
+            table: table as u64,
             seeing: false,
             drawing: false,
         });
@@ -92,6 +95,9 @@ impl Ledger {
         if let Some(entry) = books.weights.get_mut(number) {
             entry.seeing |= phase == Some(Phase::Seeing);
             entry.drawing |= phase == Some(Phase::Drawing);
+            let rows = (bytes as u64).min(entry.table);
+            entry.table -= rows;
+            entry.mapped += rows;
         }
     }
 
@@ -109,19 +115,22 @@ impl Ledger {
         }
     }
 
-    pub(super) fn weights(&self) -> (Residency, u64) {
+    /// Bytes of weights of their own, and in the mapped file.
+    pub(super) fn weights(&self) -> (Residency, Residency) {
         let books = self.lock();
-        let mut all = Residency::default();
+        let (mut own, mut mapped) = (Residency::default(), Residency::default());
         for entry in &books.weights {
-            let class = match (entry.seeing, entry.drawing) {
-                (true, true) => &mut all.always,
-                (true, false) => &mut all.seeing,
-                (false, true) => &mut all.drawing,
-                (false, false) => &mut all.never,
-            };
-            *class += entry.own + entry.mapped;
+            for (all, bytes) in [(&mut own, entry.own), (&mut mapped, entry.mapped)] {
+                let class = match (entry.seeing, entry.drawing) {
+                    (true, true) => &mut all.always,
+                    (true, false) => &mut all.seeing,
+                    (false, true) => &mut all.drawing,
+                    (false, false) => &mut all.never,
+                };
+                *class += bytes;
+            }
         }
-        (all, books.weights.iter().map(|e| e.mapped).sum())
+        (own, mapped)
     }
 }
 

@@ -77,8 +77,8 @@ impl Plan {
         self.ledger.take()
     }
 
-    /// Bytes of weights, by the phases in which they were used; and how many of them stay in the mapped file.
-    pub fn weights(&self) -> (Residency, u64) {
+    /// Bytes of weights by the phases in which they were used: of their own, and in the mapped file.
+    pub fn weights(&self) -> (Residency, Residency) {
         self.ledger.weights()
     }
 
@@ -156,14 +156,14 @@ impl Device for Plan {
         }
         let keeping = keeping(self.set, &data);
         // A table stays where it is stored.
-        let mapped = if data.role == Role::Table { stored } else { 0 };
+        let table = if data.role == Role::Table { stored } else { 0 };
         Ok(Weight {
             rows: data.rows,
             cols: data.cols,
             role: data.role,
-            bytes: keeping.bytes + mapped,
+            bytes: keeping.bytes + table,
             integers: keeping.integers,
-            number: self.ledger.weight(keeping.bytes, mapped),
+            number: self.ledger.weight(keeping.bytes, 0, table),
         })
     }
 
@@ -181,7 +181,7 @@ impl Device for Plan {
             role: data.role,
             bytes: keeping.bytes,
             integers: keeping.integers,
-            number: self.ledger.weight(0, keeping.bytes),
+            number: self.ledger.weight(0, keeping.bytes, 0),
         })
     }
 

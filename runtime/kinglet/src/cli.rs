@@ -43,6 +43,10 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// Say how fast this machine multiplies, as a share of its own limits.
     Bench,
+    /// Say what a model needs of a board, in memory and time; exit 1 if it does not fit, and what would.
+    Plan(PlanArgs),
+    /// Say what this machine is, what Kinglet will use of it, and what is missing.
+    Doctor(DoctorArgs),
     /// Many devices, through their broker (docs/fleet.md).
     Fleet(FleetArgs),
     /// Say what is in a model; exit 0 only if it is sound and whole.
@@ -194,6 +198,51 @@ pub(crate) struct ExportArgs {
     /// The directory to make.
     #[arg(short, long, value_name = "DIR")]
     pub(crate) output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// A GGUF file or an original BAGEL directory; left out: the model that would be used.
+    #[arg(value_name = "MODEL")]
+    pub(crate) file: Option<PathBuf>,
+    /// A board by its name (a wrong one lists them); left out: this machine with the memory that is free.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) board: Option<String>,
+    /// Nothing is drawn.
+    #[arg(long)]
+    pub(crate) see_only: bool,
+    /// Width and height in pixels of a drawing; left out: the model's default.
+    #[arg(long, value_name = "WxH", value_parser = kinglet_agent::command::size)]
+    pub(crate) size: Option<(usize, usize)>,
+    /// Steps of a drawing; left out: the model's default.
+    #[arg(long, value_name = "N")]
+    pub(crate) steps: Option<usize>,
+    /// What is drawn.
+    #[arg(
+        long,
+        value_name = "PROMPT",
+        default_value = "a cat on a blue background"
+    )]
+    pub(crate) prompt: String,
+    /// Width and height in pixels of the picture that is looked at.
+    #[arg(long, value_name = "WxH", default_value = "1280x720", value_parser = kinglet_agent::command::size)]
+    pub(crate) picture: (usize, usize),
+    /// What is asked about it.
+    #[arg(long, value_name = "QUESTION", default_value = kinglet_agent::command::DEFAULT_QUESTION)]
+    pub(crate) ask: String,
+    /// Tokens of the answer.
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub(crate) tokens: usize,
+    /// Width and height in pixels of a camera's frames; once for each camera.
+    #[arg(long, value_name = "WxH", value_parser = kinglet_agent::command::size)]
+    pub(crate) camera: Vec<(usize, usize)>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Read a captured tree of files (proc, sys, etc, usr, var) instead of this machine's.
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub(crate) root: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -161,6 +161,7 @@ mod tests {
         assert_eq!(few.weights, many.weights);
         assert_eq!(few.activations(), many.activations());
         let weights = few.weights;
+        assert!(few.mapped.all() > 0, "rows of the table of words");
         // The understanding half serves both: a drawing's prompt and the markers.
         assert!(weights.always > 0 && weights.seeing > 0 && weights.drawing > 0);
         assert!(weights.never < weights.all() / 10, "{weights:?}");

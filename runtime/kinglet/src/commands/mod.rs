@@ -4,10 +4,12 @@ mod bench;
 mod compress;
 #[cfg(feature = "demo")]
 mod demo;
+mod doctor;
 mod draw;
 mod export;
 pub(crate) mod fleet;
 mod inspect;
+mod plan;
 mod run;
 mod see;
 
@@ -33,6 +35,8 @@ pub(crate) fn run(cli: &Cli) -> Outcome {
         Command::Export(args) => export::run(cli, args),
         Command::Bench => bench::run(cli),
         Command::Fleet(args) => fleet::run(cli, args),
+        Command::Plan(args) => plan::run(cli, args),
+        Command::Doctor(args) => doctor::run(cli, args),
         Command::Inspect(args) => inspect::run(cli, args),
     }
 }
