@@ -6,7 +6,7 @@ use serde::Serialize;
 
 /// Bytes of the program itself: code, threads, buffers of the broker's connection. Measured with the bundled
 /// model (docs/boards.md).
-pub const PROGRAM: u64 = 28 << 20;
+pub const PROGRAM: u64 = 16 << 20;
 /// Frames of a camera that are in memory at once, in RGB: the newest one, one that is being decoded, one that is
 /// masked, and those that wait to be looked at.
 pub const FRAMES: u64 = 3 + 16;

@@ -87,14 +87,23 @@ impl Plan {
         Ok(Matrix { rows, cols, held })
     }
 
-    /// Rows of `x` as small integers, twice: as they come and in the kernel's order.
+    /// Rows of `x` as small integers: integers, scales and sums, as they come and, if there are several, in the
+    /// kernel's order.
     fn quantized(&self, x: &Matrix, any: bool) -> Vec<Held> {
-        // A byte a value, and three floats for 32 of them.
-        let values = x.rows * (x.cols / 4 + 3 * (x.cols / 32));
-        let copies = if any { 2 } else { 0 };
-        (0..copies)
-            .map(|_| Held::new(&self.ledger, values))
-            .collect()
+        let blocks = x.rows * (x.cols / 32);
+        let copies = match (any, x.rows) {
+            (false, _) => 0,
+            (true, 1) => 1,
+            (true, _) => 2,
+        };
+        let pieces = (0..copies).flat_map(|_| [x.rows * x.cols / 4, blocks, 2 * blocks]);
+        let hold = |values| Held::new(&self.ledger, values);
+        let mut held: Vec<Held> = pieces.map(hold).collect();
+        // The first ones are not needed any more once the second ones are made.
+        if copies == 2 {
+            held.drain(..3);
+        }
+        held
     }
 
     fn multiply(&self, rows: usize, w: &Weight) -> Result<()> {

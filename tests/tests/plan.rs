@@ -1,0 +1,183 @@
+//! `kinglet plan` beside what requests really take, and `kinglet doctor` on trees that are not this machine's.
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use kinglet_tests::program::{finished, refused, run};
+use kinglet_tests::{kinglet, root};
+use serde_json::Value;
+
+fn plan(args: &[&str]) -> Value {
+    let (_, stdout, _) = run(&[&["--json", "plan"], args].concat());
+    serde_json::from_str(&stdout).unwrap()
+}
+
+/// Bytes that a run took at most. The kernel keeps the maximum, so that looking now and then is enough.
+fn measured(args: &[&str]) -> f64 {
+    let mut command = kinglet(args);
+    let mut child = command
+        .stdout(Stdio::null())
+        .env("KINGLET_LOG", "error")
+        .spawn()
+        .unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let mut most = 0.0f64;
+    while child.try_wait().unwrap().is_none() {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|l| l.split_whitespace().next()?.parse::<f64>().ok());
+        most = most.max(kib.unwrap_or(0.0) * 1024.0);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(child.wait().unwrap().success());
+    most
+}
+
+#[test]
+fn what_is_planned_is_near_what_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let tiny = root().join("runtime/assets/kinglet-tiny.gguf");
+    let tiny = tiny.to_str().unwrap();
+    let picture = root().join("tools/eval/scenes/000.png");
+    let out = folder.path().join("x.png");
+    let (picture, out) = (picture.to_str().unwrap(), out.to_str().unwrap());
+    // Small models are a small part of what a program takes: docs/boards.md has large ones.
+    let mut report = Vec::new();
+    for size in ["112x112", "192x192", "256x256"] {
+        let drawing = [
+            "draw", "a cat", "-o", out, "--steps", "2", "--size", size, "--model", tiny,
+        ];
+        let taken = measured(&drawing);
+        let plan = plan(&[
+            tiny,
+            "--size",
+            size,
+            "--steps",
+            "2",
+            "--picture",
+            "112x112",
+            "--tokens",
+            "1",
+        ]);
+        report.push((size, plan["needed"].as_f64().unwrap(), taken));
+    }
+    let taken = measured(&["see", picture, "--model", tiny]);
+    let seen = plan(&[tiny, "--see-only", "--picture", "112x112", "--tokens", "12"]);
+    report.push(("seeing", seen["needed"].as_f64().unwrap(), taken));
+    for (what, planned, taken) in report {
+        let off = planned / taken - 1.0;
+        println!(
+            "{what}: planned {:.1} MB, taken {:.1} MB ({:+.0} %)",
+            planned / 1e6,
+            taken / 1e6,
+            100.0 * off
+        );
+        assert!(off.abs() < 0.25, "{what}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_what_would() {
+    let frames = ["--camera", "8000x8000"].repeat(3);
+    let args = [&["plan", "--board", "orin-nano-8"][..], &frames].concat();
+    let (code, stdout, stderr) = run(&args);
+    assert_eq!(code, 1);
+    assert!(stdout.contains("does not fit"), "{stdout}");
+    assert!(
+        stderr.contains("5.40 GiB may be taken") && stderr.contains("orin-nano-8-see"),
+        "{stderr}"
+    );
+    assert_eq!(stderr.lines().count(), 1);
+    let planned = plan(&args[1..]);
+    assert_eq!(planned["fits"], false);
+    assert!(
+        planned["would_fit"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|w| w.as_str().unwrap().contains("recipes"))
+    );
+    refused(
+        &["plan", "--board", "toaster"],
+        &["toaster", "raspberry-pi-5-8"],
+    );
+    refused(&["plan", "--size", "113x112"], &["113x112"]);
+    refused(&["plan", "--see-only", "--steps", "3"], &["--steps"]);
+    refused(&["plan", "/nonexistent.gguf"], &["/nonexistent.gguf"]);
+}
+
+#[test]
+fn every_board_has_a_plan_for_the_bundled_model() {
+    let (_, _, stderr) = run(&["plan", "--board", "?"]);
+    let names = stderr
+        .trim()
+        .rsplit_once("there are ")
+        .unwrap()
+        .1
+        .to_owned();
+    for board in names.split(", ") {
+        let plan = plan(&["--board", board]);
+        assert_eq!(
+            (&plan["fits"], &plan["board"]),
+            (&Value::Bool(true), &board.into())
+        );
+        let seconds = plan["seconds"].as_f64().unwrap();
+        assert!((0.0001..100.0).contains(&seconds), "{board}: {seconds}");
+    }
+}
+
+fn captured(folder: &Path, files: &[(&str, &str)]) {
+    for (file, text) in files {
+        let path = folder.join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+}
+
+#[test]
+fn a_captured_board_is_described_and_this_machine_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let core = "processor\t: 0\nFeatures\t: fp asimd asimddp\nCPU part\t: 0xd0b\n\n";
+    captured(
+        folder.path(),
+        &[
+            (
+                "proc/device-tree/compatible",
+                "raspberrypi,5-model-b\0brcm,bcm2712\0",
+            ),
+            ("proc/device-tree/model", "Raspberry Pi 5 Model B Rev 1.0\0"),
+            ("proc/cpuinfo", core),
+            (
+                "proc/meminfo",
+                "MemTotal: 8245000 kB\nMemAvailable: 7000000 kB\n",
+            ),
+            ("sys/class/video4linux/video0/name", "imx708\n"),
+        ],
+    );
+    let root = folder.path().to_str().unwrap();
+    let output = kinglet(&["doctor", "--root", root]).output().unwrap();
+    let (code, stdout, stderr) = finished(output);
+    assert_eq!((code, &stderr[..]), (0, ""));
+    for words in [
+        "Raspberry Pi 5, 8 GB",
+        "Cortex-A76",
+        "neon-dotprod",
+        "/dev/video0, imx708",
+        "7.86 GiB",
+    ] {
+        assert!(stdout.contains(words), "{words}: {stdout}");
+    }
+    let (_, json, _) = run(&["--json", "doctor", "--root", root]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["board"], "raspberry-pi-5-8");
+    let (code, here, _) = run(&["doctor"]);
+    assert_eq!(code, 0);
+    assert!(
+        here.contains("threads") && here.contains("memory"),
+        "{here}"
+    );
+    refused(&["doctor", "--root", "/nonexistent"], &["/nonexistent"]);
+}
