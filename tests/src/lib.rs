@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //! - [`program`](mod@program): the program under test, and running it.
-//! - [`broker`]: a real mosquitto on a free port; [`mod@device`]: a device to be tried.
+//! - [`broker`]: a real mosquitto on a free port; [`nats`]: a real NATS server; [`mod@device`]: a device to be tried.
 //! - [`proxy`]: what breaks the connection between both, and reads along; [`disk`]: a small disk that can
 //!   be filled.
 //! - [`mod@board`]: an emulated board with a camera.
@@ -16,6 +16,7 @@ pub mod board;
 pub mod broker;
 pub mod device;
 pub mod disk;
+pub mod nats;
 pub mod program;
 pub mod proxy;
 pub mod shape;
@@ -24,6 +25,7 @@ pub mod viewer;
 
 pub use broker::Mosquitto;
 pub use device::device;
+pub use nats::Nats;
 pub use program::{Running, kinglet, program};
 pub use viewer::{Viewer, conforms};
 

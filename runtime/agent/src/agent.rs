@@ -222,6 +222,7 @@ impl Agent {
         let link = Link {
             client_id: config.device.name.clone(),
             security,
+            protocol: config.broker.protocol,
             status_topic: topics.status(),
             will: json(&will),
             online: Box::new(move || {

@@ -96,6 +96,8 @@ pub struct Envelope {
 struct Payload {
     id: Option<String>,
     expires: Option<String>,
+    /// Where the answer goes, for those who speak MQTT 3.1.1.
+    response: Option<String>,
     #[serde(default)]
     args: Map<String, Value>,
 }
@@ -197,6 +199,9 @@ pub fn receive(
             }
             reply.id = id;
         }
+        if let Some(response) = payload.response {
+            reply.topic = Some(response).filter(publishable);
+        }
         if let Some(response) = sealed.as_mut().and_then(|s| s.order.response.take()) {
             reply.topic = Some(response).filter(publishable);
         }
@@ -242,6 +247,7 @@ fn read(payload: &[u8]) -> Result<(Payload, Option<Sealed>), String> {
     if signed::is_signed(payload) {
         let mut sealed = signed::read(payload)?;
         let payload = Payload {
+            response: None,
             id: sealed.order.id.take(),
             expires: Some(sealed.order.expires.clone()),
             args: std::mem::take(&mut sealed.order.args),

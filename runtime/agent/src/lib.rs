@@ -14,7 +14,7 @@
 //!   MQTT, checked.
 //! - [`outbox`]: messages on disk until the broker has them; `ballast`: room for a full disk.
 //! - `inbox`: what becomes of messages that come in.
-//! - [`link`]: the one task that talks to the broker; `held`: topics that it refuses; [`security`]: certificates, keys, passwords.
+//! - [`wire`]: connections in MQTT 5 and 3.1.1; [`link`]: the one task that talks to the broker; `held`: topics that it refuses; [`security`]: certificates, keys, passwords.
 //! - [`keys`]: who may tell a device what to do: ed25519; [`state`]: what must survive a restart;
 //!   [`clock`]: whether the time is known.
 //! - [`signed`]: the format of signed commands; `orders`: which are obeyed; `nonces`: once each.
@@ -70,6 +70,7 @@ pub mod topic;
 pub mod trigger;
 pub mod update;
 pub mod watch;
+pub mod wire;
 pub mod worker;
 
 pub use agent::Agent;

@@ -10,13 +10,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{
-    ConnectProperties, LastWill, Packet, PubAck, PubAckReason, Publish, PublishProperties,
-    SubscribeReasonCode,
-};
-use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
-use rumqttc::{Outgoing, TlsConfiguration, Transport};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
@@ -26,6 +19,10 @@ use crate::held::Held;
 use crate::operation::Metrics;
 use crate::outbox::{Class, Header, Message, Outbox, TopicKey};
 use crate::security::Security;
+use crate::wire::{
+    self, Beside, Broken, Client, Delivery, Events, Heard, Negotiation, Options, Received, Verdict,
+    Version,
+};
 
 /// Silence after which the broker is asked whether it is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -35,8 +32,7 @@ const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 /// Requests that the client may hold; far more than are ever open.
 const REQUESTS: usize = 64;
-/// Publishes that may wait for their acknowledgements. The client keeps room for as many: left out, it is
-/// 65,535 and 13 MB.
+/// Publishes that may wait for their acknowledgements.
 const INFLIGHT: u16 = 64;
 /// What a publish has beside topic, correlation data and payload, at most.
 const PACKET_OVERHEAD: usize = 64;
@@ -73,6 +69,8 @@ pub struct Incoming {
 pub(crate) struct Link {
     pub(crate) client_id: String,
     pub(crate) security: Security,
+    /// The only version of MQTT that is spoken; none: the best that the broker knows.
+    pub(crate) protocol: Option<Version>,
     pub(crate) status_topic: String,
     pub(crate) will: Vec<u8>,
     pub(crate) online: Box<dyn Fn() -> Vec<u8> + Send>,
@@ -94,9 +92,11 @@ impl Link {
     pub(crate) async fn run(mut self) {
         let mut retry = FIRST_RETRY;
         let mut held = Held::default();
+        let mut negotiation = Negotiation::new(self.protocol);
         loop {
-            let (client, events) = AsyncClient::new(self.options(), REQUESTS);
-            let mut session = Session::new(client, held);
+            let version = negotiation.version();
+            let (client, events) = wire::connect(version, &self.security, &self.options());
+            let mut session = Session::new(client, version, held);
             let began = Instant::now();
             let end = self.session(&mut session, events).await;
             // A broker that ends every connection soon is not asked ever again at once.
@@ -108,6 +108,14 @@ impl Link {
             };
             session.broken();
             held = session.held;
+            if session.connected {
+                negotiation.accepted();
+            }
+            if negotiation.broken(session.connected, &e) {
+                let next = negotiation.version().name();
+                tracing::info!("{}; trying MQTT {next}", self.explain(&e));
+                continue;
+            }
             let reason = self.explain(&e);
             let news =
                 !matches!(&*self.connection.borrow(), Connection::Down(old) if *old == reason);
@@ -123,51 +131,30 @@ impl Link {
         }
     }
 
-    fn options(&self) -> MqttOptions {
-        let Security {
-            address,
-            tls,
-            credentials,
-        } = &self.security;
-        let mut options = MqttOptions::new(&self.client_id, &address.host, address.port);
-        if let Some(tls) = tls {
-            options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(
-                Arc::clone(tls),
-            )));
+    fn options(&self) -> Options {
+        Options {
+            client_id: self.client_id.clone(),
+            keep_alive: KEEP_ALIVE,
+            session: Some(SESSION_EXPIRY),
+            largest: LARGEST_COMMAND as u32 + 4096,
+            inflight: INFLIGHT,
+            requests: REQUESTS,
+            will: Some((self.status_topic.clone(), self.will.clone())),
         }
-        if let Some((user, password)) = credentials {
-            options.set_credentials(user, password);
-        }
-        options.set_keep_alive(KEEP_ALIVE);
-        options.set_clean_start(false);
-        options.set_outgoing_inflight_upper_limit(INFLIGHT);
-        let mut properties = ConnectProperties::new();
-        properties.session_expiry_interval = Some(SESSION_EXPIRY.as_secs() as u32);
-        // The broker then never sends more than we would take.
-        properties.max_packet_size = Some(LARGEST_COMMAND as u32 + 4096);
-        options.set_connect_properties(properties);
-        options.set_last_will(LastWill::new(
-            &self.status_topic,
-            self.will.clone(),
-            QoS::AtLeastOnce,
-            true,
-            None,
-        ));
-        options
     }
 
-    fn explain(&self, e: &ConnectionError) -> String {
+    fn explain(&self, e: &Broken) -> String {
         let BrokerAddress { host, port, .. } = &self.security.address;
         match e {
-            ConnectionError::ConnectionRefused(code) => {
-                format!("the broker at {host}:{port} refuses this device: {code:?}")
+            Broken::Refused(code) => {
+                format!("the broker at {host}:{port} refuses this device: {code}")
             }
-            ConnectionError::Timeout(_) => format!("the broker at {host}:{port} does not answer"),
+            Broken::Silent => format!("the broker at {host}:{port} does not answer"),
             e => format!("no connection to the broker at {host}:{port}: {e}"),
         }
     }
 
-    async fn session(&mut self, session: &mut Session, mut events: EventLoop) -> End {
+    async fn session(&mut self, session: &mut Session, mut events: Events) -> End {
         let mut farewell: Option<Instant> = None;
         let mut stop = self.stop.clone();
         let outbox = Arc::clone(&self.outbox);
@@ -184,7 +171,7 @@ impl Link {
             // Only what is done after the select touches `self`: the client's poll must not be
             // held up, and is safe to be taken up again.
             let woken = tokio::select! {
-                event = events.poll() => Woken::Event(event),
+                event = events.next() => Woken::Event(event),
                 () = outbox.stored.notified(), if session.connected => Woken::Stored,
                 () = status_changed.notified(), if session.connected => Woken::News,
                 () = tokio::time::sleep_until(again.unwrap_or_else(|| deadline.into_std()).into()), if session.connected && again.is_some() => Woken::Stored,
@@ -245,82 +232,76 @@ impl Link {
     }
 
     /// The broker has answered a publish.
-    fn acknowledged(&mut self, session: &mut Session, ack: &PubAck) {
-        let Some(underway) = session.acknowledged(ack.pkid) else {
+    fn answered(&mut self, session: &mut Session, pkid: u16, verdict: &Verdict) {
+        let Some(underway) = session.acknowledged(pkid) else {
             return;
         };
-        let taken = matches!(
-            ack.reason,
-            PubAckReason::Success | PubAckReason::NoMatchingSubscribers
-        );
-        if taken {
-            session.held.taken(TopicKey::of(&underway.topic));
-            self.metrics.sent.inc();
-        } else {
+        if let Verdict::Refused(reason) = verdict {
             self.metrics.refused.inc();
             if underway.class != Class::Reply {
-                session.refused(&underway.topic, &format!("{:?}", ack.reason));
+                session.refused(&underway.topic, reason);
                 return;
             }
             // Whoever asked has named a topic that this device may not write on.
             let topic = underway.topic;
             tracing::warn!(
                 topic,
-                "the broker refuses an answer, which is lost: {:?}",
-                ack.reason
+                "the broker refuses an answer, which is lost: {reason}"
             );
+        } else {
+            session.held.taken(TopicKey::of(&underway.topic));
+            self.metrics.sent.inc();
         }
         if let Err(e) = self.outbox.remove(underway.key) {
             tracing::error!("{e}");
         }
     }
 
-    fn handle(&mut self, session: &mut Session, event: Event) {
+    fn handle(&mut self, session: &mut Session, event: Heard) {
         match event {
-            Event::Incoming(Packet::ConnAck(ack)) => {
+            Heard::Accepted(largest) => {
                 session.connected = true;
-                session.largest = ack.properties.and_then(|p| p.max_packet_size);
-                for topic in &self.subscriptions {
-                    // The queue holds far more than these; a full one is an error below.
-                    if let Err(e) = session.client.try_subscribe(topic, QoS::AtLeastOnce) {
-                        tracing::error!("cannot subscribe to {topic}: {e}");
-                    }
+                session.largest = largest;
+                // The queue holds far more than these.
+                if let Err(e) =
+                    (session.client).subscribe(&self.subscriptions, Delivery::AtLeastOnce)
+                {
+                    tracing::error!("cannot subscribe: {e}");
                 }
                 session.status(&self.status_topic, (self.online)());
                 session.births = (self.retained)().into();
                 self.connection.send_replace(Connection::Up);
                 let BrokerAddress { host, port, tls } = &self.security.address;
                 let how = if *tls { "encrypted" } else { "not encrypted" };
-                tracing::info!("connected to {host}:{port}, {how}");
+                let version = session.version.name();
+                tracing::info!("connected to {host}:{port}, MQTT {version}, {how}");
             }
-            Event::Incoming(Packet::Publish(publish)) => (self.incoming)(incoming(publish)),
-            Event::Incoming(Packet::PubAck(ack)) => self.acknowledged(session, &ack),
-            Event::Incoming(Packet::SubAck(ack)) => {
-                for code in ack.return_codes {
-                    if !matches!(code, SubscribeReasonCode::Success(_)) {
-                        tracing::warn!("the broker refuses commands to this device: {code:?}");
-                    }
+            Heard::Message(received) => (self.incoming)(incoming(received)),
+            Heard::Answered(pkid, verdict) => self.answered(session, pkid, &verdict),
+            Heard::Subscribed(refusals) => {
+                for reason in refusals.into_iter().flatten() {
+                    tracing::warn!("the broker refuses commands to this device: {reason}");
                 }
             }
-            Event::Outgoing(Outgoing::Publish(pkid)) => session.sent(pkid),
-            _ => {}
+            Heard::Sent(pkid) => session.sent(pkid),
+            Heard::Goodbye | Heard::Other => {}
         }
     }
 
     /// Says offline, and goodbye.
-    async fn leave(&mut self, session: &mut Session, mut events: EventLoop) -> End {
+    async fn leave(&mut self, session: &mut Session, mut events: Events) -> End {
         session.status(&self.status_topic, self.will.clone());
         let goodbye = async {
             let mut asked = false;
             loop {
-                match events.poll().await {
-                    Ok(Event::Outgoing(Outgoing::Publish(pkid))) => session.sent(pkid),
-                    Ok(Event::Incoming(Packet::PubAck(ack))) => self.acknowledged(session, &ack),
-                    Ok(Event::Outgoing(Outgoing::Disconnect)) | Err(_) => return,
+                match events.next().await {
+                    Ok(Heard::Sent(pkid)) => session.sent(pkid),
+                    Ok(Heard::Answered(pkid, verdict)) => self.answered(session, pkid, &verdict),
+                    Ok(Heard::Goodbye) | Err(_) => return,
                     Ok(_) => {}
                 }
                 if session.idle() && !asked {
-                    asked = session.client.try_disconnect().is_ok();
+                    asked = session.client.leave().is_ok();
                 }
             }
         };
@@ -331,7 +312,7 @@ impl Link {
 
 #[allow(clippy::large_enum_variant)] // It lives for one turn of a loop.
 enum Woken {
-    Event(Result<Event, ConnectionError>),
+    Event(Result<Heard, Broken>),
     Stored,
     News,
     Status,
@@ -341,13 +322,14 @@ enum Woken {
 }
 
 enum End {
-    Broken(ConnectionError),
+    Broken(Broken),
     Left,
 }
 
 /// What is known about one connection.
 struct Session {
-    client: AsyncClient,
+    client: Client,
+    version: Version,
     connected: bool,
     /// The largest packet that the broker takes, in bytes, if it says so.
     largest: Option<u32>,
@@ -373,9 +355,10 @@ struct Underway {
 }
 
 impl Session {
-    fn new(client: AsyncClient, held: Held) -> Self {
+    fn new(client: Client, version: Version, held: Held) -> Self {
         Session {
             client,
+            version,
             connected: false,
             largest: None,
             held,
@@ -430,18 +413,12 @@ impl Session {
             correlation,
             class,
         } = message.header;
-        let properties = PublishProperties {
+        let beside = Beside {
             content_type: Some(content_type),
-            correlation_data: correlation.map(Into::into),
-            ..PublishProperties::default()
+            correlation,
+            ..Beside::default()
         };
-        let taken = self.client.try_publish_with_properties(
-            topic.clone(),
-            QoS::AtLeastOnce,
-            retain,
-            message.payload,
-            properties,
-        );
+        let taken = self.client.publish(&topic, retain, message.payload, beside);
         // A full queue: a message of the outbox is tried again, progress is not missed.
         if taken.is_ok() {
             self.taken.push_back(key);
@@ -477,14 +454,13 @@ impl Session {
     }
 }
 
-fn incoming(publish: Publish) -> Incoming {
-    let properties = publish.properties.unwrap_or_default();
+fn incoming(received: Received) -> Incoming {
     Incoming {
-        topic: String::from_utf8_lossy(&publish.topic).into_owned(),
-        payload: publish.payload.to_vec(),
+        topic: received.topic,
+        payload: received.payload,
         envelope: Envelope {
-            response_topic: properties.response_topic,
-            correlation: properties.correlation_data.map(|c| c.to_vec()),
+            response_topic: received.beside.response_topic,
+            correlation: received.beside.correlation,
         },
     }
 }

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::error;
 use crate::error::Result;
+use crate::wire::Version;
 
 /// `[broker]`
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -13,6 +14,10 @@ use crate::error::Result;
 pub struct BrokerConfig {
     /// `mqtts://HOST:PORT`, or `mqtt://HOST:PORT` without encryption.
     pub url: String,
+    /// The only version of MQTT that is spoken, `5` or `3.1.1`; left out: 5, or 3.1.1 where the broker knows no
+    /// better.
+    #[serde(default)]
+    pub protocol: Option<Version>,
     /// Accepts an unencrypted connection to another machine.
     #[serde(default)]
     pub allow_insecure: bool,

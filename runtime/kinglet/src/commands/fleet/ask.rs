@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use kinglet_agent::signed::Order;
 use kinglet_agent::topic;
-use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{Publish, PublishProperties};
+use kinglet_agent::wire::{Beside, Delivery, Received};
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -127,7 +126,7 @@ pub(crate) async fn ask(broker: &mut Broker, ask: &Ask<'_>) -> Outcome<Answers> 
     if ask.picture {
         filters.push(format!("kinglet/{who}/image/{id}"));
     }
-    broker.subscribe(&filters, QoS::AtLeastOnce).await?;
+    broker.subscribe(&filters, Delivery::AtLeastOnce).await?;
 
     let expires = OffsetDateTime::now_utc() + ask.within;
     let payload = match key {
@@ -142,17 +141,19 @@ pub(crate) async fn ask(broker: &mut Broker, ask: &Ask<'_>) -> Outcome<Answers> 
         }
         None => {
             let expires = expires.format(&Rfc3339)?;
-            serde_json::to_vec(&json!({ "id": id, "expires": expires, "args": ask.args }))?
+            // The response topic is there twice: MQTT 3.1.1 has no other place for it.
+            let command =
+                json!({ "id": id, "expires": expires, "response": reply, "args": ask.args });
+            serde_json::to_vec(&command)?
         }
     };
-    let properties = PublishProperties {
+    let beside = Beside {
         response_topic: Some(reply.clone()),
-        correlation_data: Some(id.clone().into()),
-        message_expiry_interval: Some(ask.within.as_secs_f64().ceil() as u32),
+        correlation: Some(id.clone().into_bytes()),
+        expiry: Some(ask.within.as_secs_f64().ceil() as u32),
         content_type: Some("application/json".to_owned()),
-        ..PublishProperties::default()
     };
-    broker.publish(&topic, payload, properties).await?;
+    broker.publish(&topic, payload, beside).await?;
 
     let mut gathered = Gathered {
         given: BTreeMap::new(),
@@ -220,26 +221,23 @@ struct Gathered {
 }
 
 impl Gathered {
-    fn take(&mut self, publish: &Publish) {
-        let Ok(topic) = std::str::from_utf8(&publish.topic) else {
-            return;
-        };
+    fn take(&mut self, publish: &Received) {
+        let topic = &publish.topic[..];
         if topic != self.reply {
             let device = topic
                 .strip_prefix("kinglet/")
                 .and_then(|rest| rest.strip_suffix(&self.id)?.strip_suffix("/image/"));
             if let Some(device) = device.filter(|d| topic::is_name(d)) {
                 let answer = self.given.entry(device.to_owned()).or_default();
-                answer.picture = Some(publish.payload.to_vec());
+                answer.picture = Some(publish.payload.clone());
             }
             return;
         }
-        let properties = publish.properties.as_ref();
-        let correlation = properties.and_then(|p| p.correlation_data.as_ref());
         let Ok(reply) = serde_json::from_slice::<Value>(&publish.payload) else {
             return;
         };
-        let ours = correlation.is_some_and(|c| c == self.id.as_bytes());
+        // Nobody can guess the id, which a reply has in every version of MQTT.
+        let ours = reply["id"] == *self.id;
         let device = reply["device"].as_str().map(str::to_owned);
         let Some(device) = device.filter(|d| ours && topic::is_name(d)) else {
             return;

@@ -3,17 +3,13 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use kinglet_agent::config::BrokerConfig;
 use kinglet_agent::security::Security;
-use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{
-    Filter, Packet, PubAckReason, Publish, PublishProperties, SubscribeReasonCode,
+use kinglet_agent::wire::{
+    self, Beside, Broken, Client, Delivery, Events, Heard, Negotiation, Options, Received, Verdict,
 };
-use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
-use rumqttc::{Outgoing, TlsConfiguration, Transport};
 use tokio::time::{Instant, timeout_at};
 
 use crate::failure::{Failure, Outcome};
@@ -28,20 +24,20 @@ const GOODBYE: Duration = Duration::from_secs(1);
 const LARGEST_MESSAGE: u32 = 64 << 20;
 /// Requests that the client may hold; one at a time is open.
 const REQUESTS: usize = 16;
+/// Connections that are tried with a broker that hangs up.
+const ATTEMPTS: u32 = 3;
 
 /// A connection.
 pub(crate) struct Broker {
     config: BrokerConfig,
     /// Host and port, for messages.
     name: String,
-    /// Whether it has accepted the connection.
-    accepted: bool,
     /// Random, of this connection alone.
     id: String,
-    client: AsyncClient,
-    events: EventLoop,
+    client: Client,
+    events: Events,
     /// Messages that came while something else was waited for.
-    unread: VecDeque<Publish>,
+    unread: VecDeque<Received>,
 }
 
 impl Broker {
@@ -50,33 +46,40 @@ impl Broker {
         let id = random()?;
         let security = Security::load(config, Path::new("")).map_err(in_words)?;
         let address = &security.address;
-        let mut options =
-            MqttOptions::new(format!("kinglet-fleet-{id}"), &address.host, address.port);
-        if let Some(tls) = &security.tls {
-            let tls = TlsConfiguration::Rustls(Arc::clone(tls));
-            options.set_transport(Transport::tls_with_config(tls));
-        }
-        if let Some((user, password)) = &security.credentials {
-            options.set_credentials(user, password);
-        }
-        options.set_keep_alive(KEEP_ALIVE);
-        options.set_clean_start(true);
-        options.set_outgoing_inflight_upper_limit(REQUESTS as u16);
-        options.set_max_packet_size(Some(LARGEST_MESSAGE));
-        let (client, events) = AsyncClient::new(options, REQUESTS);
-        let mut broker = Broker {
-            name: format!("{}:{}", address.host, address.port),
-            config: config.clone(),
-            accepted: false,
-            id,
-            client,
-            events,
-            unread: VecDeque::new(),
+        let options = Options {
+            client_id: format!("kinglet-fleet-{id}"),
+            keep_alive: KEEP_ALIVE,
+            session: None,
+            largest: LARGEST_MESSAGE,
+            inflight: REQUESTS as u16,
+            requests: REQUESTS,
+            will: None,
         };
-        let connected = |packet: &Packet| matches!(packet, Packet::ConnAck(_));
-        broker.wait(connected).await?;
-        broker.accepted = true;
-        Ok(broker)
+        let mut negotiation = Negotiation::new(config.protocol);
+        let mut attempts = 0;
+        loop {
+            let (client, events) = wire::connect(negotiation.version(), &security, &options);
+            let mut broker = Broker {
+                name: format!("{}:{}", address.host, address.port),
+                config: config.clone(),
+                id: id.clone(),
+                client,
+                events,
+                unread: VecDeque::new(),
+            };
+            let accepted = |heard: &Heard| matches!(heard, Heard::Accepted(_));
+            match broker.hear(accepted).await? {
+                Ok(_) => return Ok(broker),
+                Err(e) => {
+                    attempts += 1;
+                    // A broker that hangs up is asked once more: it may know an older version alone.
+                    let hung_up = matches!(e, Broken::Ended(_)) && attempts < ATTEMPTS;
+                    if !negotiation.broken(false, &e) && !hung_up {
+                        return Err(broker.lost(&e));
+                    }
+                }
+            }
+        }
     }
 
     /// The same anew, after the connection has broken.
@@ -90,17 +93,16 @@ impl Broker {
     }
 
     /// Subscribes. Returns once the broker has confirmed it.
-    pub(crate) async fn subscribe(&mut self, filters: &[String], qos: QoS) -> Outcome {
-        let wanted = filters.iter().map(|f| Filter::new(f, qos));
-        self.client.try_subscribe_many(wanted)?;
-        let packet = self.wait(|p| matches!(p, Packet::SubAck(_))).await?;
-        let Packet::SubAck(ack) = packet else {
+    pub(crate) async fn subscribe(&mut self, filters: &[String], delivery: Delivery) -> Outcome {
+        self.client.subscribe(filters, delivery)?;
+        let heard = self.wait(|h| matches!(h, Heard::Subscribed(_))).await?;
+        let Heard::Subscribed(refusals) = heard else {
             return Ok(());
         };
-        for (filter, code) in filters.iter().zip(ack.return_codes) {
-            if !matches!(code, SubscribeReasonCode::Success(_)) {
+        for (filter, reason) in filters.iter().zip(refusals) {
+            if let Some(reason) = reason {
                 return Err(Failure::new(format_args!(
-                    "the broker does not let this user read {filter}: {code:?}"
+                    "the broker does not let this user read {filter}: {reason}"
                 )));
             }
         }
@@ -109,10 +111,8 @@ impl Broker {
 
     /// Publishes something that the broker keeps.
     pub(crate) async fn retain(&mut self, topic: &str, payload: Vec<u8>) -> Outcome {
-        let properties = PublishProperties::default();
-        self.send(topic, true, payload, properties)
-            .await
-            .map(|_| ())
+        let beside = Beside::default();
+        self.send(topic, true, payload, beside).await.map(|_| ())
     }
 
     /// Publishes. Returns once the broker has confirmed it: whether anybody is subscribed, as far as the
@@ -121,9 +121,9 @@ impl Broker {
         &mut self,
         topic: &str,
         payload: Vec<u8>,
-        properties: PublishProperties,
+        beside: Beside,
     ) -> Outcome<bool> {
-        self.send(topic, false, payload, properties).await
+        self.send(topic, false, payload, beside).await
     }
 
     async fn send(
@@ -131,39 +131,28 @@ impl Broker {
         topic: &str,
         retain: bool,
         payload: Vec<u8>,
-        properties: PublishProperties,
+        beside: Beside,
     ) -> Outcome<bool> {
-        self.client.try_publish_with_properties(
-            topic,
-            QoS::AtLeastOnce,
-            retain,
-            payload,
-            properties,
-        )?;
-        let packet = self.wait(|p| matches!(p, Packet::PubAck(_))).await?;
-        let reason = match packet {
-            Packet::PubAck(ack) => ack.reason,
-            _ => PubAckReason::Success,
-        };
-        match reason {
-            PubAckReason::Success => Ok(true),
-            PubAckReason::NoMatchingSubscribers => Ok(false),
-            reason => Err(Failure::new(format_args!(
-                "the broker does not let this user write on {topic}: {reason:?}"
+        self.client.publish(topic, retain, payload, beside)?;
+        match self.wait(|h| matches!(h, Heard::Answered(..))).await? {
+            Heard::Answered(_, Verdict::Nobody) => Ok(false),
+            Heard::Answered(_, Verdict::Refused(reason)) => Err(Failure::new(format_args!(
+                "the broker does not let this user write on {topic}: {reason}"
             ))),
+            _ => Ok(true),
         }
     }
 
     /// The next message; none if there is none before the deadline.
-    pub(crate) async fn next(&mut self, deadline: Instant) -> Outcome<Option<Publish>> {
-        if let Some(publish) = self.unread.pop_front() {
-            return Ok(Some(publish));
+    pub(crate) async fn next(&mut self, deadline: Instant) -> Outcome<Option<Received>> {
+        if let Some(received) = self.unread.pop_front() {
+            return Ok(Some(received));
         }
         loop {
-            match timeout_at(deadline, self.events.poll()).await {
+            match timeout_at(deadline, self.events.next()).await {
                 Err(_) => return Ok(None),
                 Ok(Err(e)) => return Err(self.lost(&e)),
-                Ok(Ok(Event::Incoming(Packet::Publish(publish)))) => return Ok(Some(publish)),
+                Ok(Ok(Heard::Message(received))) => return Ok(Some(received)),
                 Ok(Ok(_)) => {}
             }
         }
@@ -171,45 +160,46 @@ impl Broker {
 
     /// Says goodbye.
     pub(crate) async fn leave(&mut self) {
-        if self.client.try_disconnect().is_err() {
+        if self.client.leave().is_err() {
             return;
         }
         let deadline = Instant::now() + GOODBYE;
-        while let Ok(Ok(event)) = timeout_at(deadline, self.events.poll()).await {
-            if matches!(event, Event::Outgoing(Outgoing::Disconnect)) {
+        while let Ok(Ok(heard)) = timeout_at(deadline, self.events.next()).await {
+            if heard == Heard::Goodbye {
                 return;
             }
         }
     }
 
     /// Waits for the broker's answer to what was asked.
-    async fn wait(&mut self, wanted: impl Fn(&Packet) -> bool) -> Outcome<Packet> {
+    async fn wait(&mut self, wanted: impl Fn(&Heard) -> bool) -> Outcome<Heard> {
+        self.hear(wanted).await?.map_err(|e| self.lost(&e))
+    }
+
+    /// The same; how the connection ended, if it did.
+    async fn hear(&mut self, wanted: impl Fn(&Heard) -> bool) -> Outcome<Result<Heard, Broken>> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            match timeout_at(deadline, self.events.poll()).await {
+            match timeout_at(deadline, self.events.next()).await {
                 Err(_) => {
                     let name = &self.name;
                     return Err(Failure::new(format_args!(
                         "the broker at {name} does not answer"
                     )));
                 }
-                Ok(Err(e)) => return Err(self.lost(&e)),
-                Ok(Ok(Event::Incoming(packet))) if wanted(&packet) => return Ok(packet),
-                Ok(Ok(Event::Incoming(Packet::Publish(publish)))) => self.unread.push_back(publish),
+                Ok(Err(e)) => return Ok(Err(e)),
+                Ok(Ok(heard)) if wanted(&heard) => return Ok(Ok(heard)),
+                Ok(Ok(Heard::Message(received))) => self.unread.push_back(received),
                 Ok(Ok(_)) => {}
             }
         }
     }
 
-    fn lost(&self, e: &ConnectionError) -> Failure {
+    fn lost(&self, e: &Broken) -> Failure {
         let name = &self.name;
         match e {
-            ConnectionError::ConnectionRefused(code) => Failure::new(format_args!(
-                "the broker at {name} refuses this user: {code:?}"
-            )),
-            // What a broker that knows no MQTT 5 does.
-            ConnectionError::MqttState(e) if !self.accepted => Failure::new(format_args!(
-                "no connection to the broker at {name}: {e}; it must know MQTT 5 (docs/brokers.md)"
+            Broken::Refused(code) => Failure::new(format_args!(
+                "the broker at {name} refuses this user: {code}"
             )),
             e => Failure::new(format_args!("no connection to the broker at {name}: {e}")),
         }

@@ -55,6 +55,7 @@ impl BrokerArgs {
     pub(crate) fn config(&self) -> Option<BrokerConfig> {
         Some(BrokerConfig {
             url: self.broker.clone()?,
+            protocol: None,
             allow_insecure: self.allow_insecure,
             ca: self.ca.clone(),
             certificate: self.certificate.clone(),

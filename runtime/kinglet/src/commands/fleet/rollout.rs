@@ -9,7 +9,7 @@ use clap::Args;
 use kinglet_agent::period::Period;
 use kinglet_agent::update::manifest::{Manifest, Signed};
 use kinglet_agent::update::{Job, JobState, Progress};
-use rumqttc::v5::mqttbytes::QoS;
+use kinglet_agent::wire::Delivery;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
@@ -95,7 +95,7 @@ pub(crate) async fn run(cli: &Cli, broker: &mut Broker, args: &RolloutArgs) -> O
     };
     let payload = serde_json::to_vec(&job)?;
     let topics: Vec<String> = vec![format!("kinglet/+/job/{id}")];
-    broker.subscribe(&topics, QoS::AtLeastOnce).await?;
+    broker.subscribe(&topics, Delivery::AtLeastOnce).await?;
 
     // Who is there first: a canary that sleeps says nothing.
     let online = |name: &String| roster.get(name).is_some_and(|d| d.status.online());
@@ -187,7 +187,7 @@ async fn wait(
         let Some(publish) = broker.next(deadline).await? else {
             return Ok(());
         };
-        let topic = String::from_utf8_lossy(&publish.topic).into_owned();
+        let topic = publish.topic;
         let device = topic
             .strip_prefix("kinglet/")
             .and_then(|rest| rest.strip_suffix(&format!("/job/{id}")));

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kinglet_agent::topic;
-use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{Publish, PublishProperties};
+use kinglet_agent::wire::{Beside, Delivery, Received};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -59,13 +58,13 @@ pub(crate) async fn get(broker: &mut Broker, filter: &str) -> Outcome<Roster> {
     // Not acknowledged one by one: brokers keep few messages at a time that are.
     let reply = broker.reply_topic();
     broker
-        .subscribe(std::slice::from_ref(&reply), QoS::AtMostOnce)
+        .subscribe(std::slice::from_ref(&reply), Delivery::AtMostOnce)
         .await?;
     broker
-        .subscribe(&[filter.to_owned()], QoS::AtMostOnce)
+        .subscribe(&[filter.to_owned()], Delivery::AtMostOnce)
         .await?;
     // There is no word for the last retained message, but what is published now comes behind it.
-    let marker = PublishProperties::default();
+    let marker = Beside::default();
     broker.publish(&reply, b"all".to_vec(), marker).await?;
     let mut devices = Roster::new();
     let mut quiet = SILENCE;
@@ -80,8 +79,8 @@ pub(crate) async fn get(broker: &mut Broker, filter: &str) -> Outcome<Roster> {
 }
 
 /// Takes a status; returns whose it is. What is none is passed over.
-pub(crate) fn enter(devices: &mut Roster, publish: &Publish) -> Option<String> {
-    let name = name(std::str::from_utf8(&publish.topic).ok()?)?;
+pub(crate) fn enter(devices: &mut Roster, publish: &Received) -> Option<String> {
+    let name = name(&publish.topic)?;
     if publish.payload.is_empty() {
         devices.remove(name);
         return Some(name.to_owned());

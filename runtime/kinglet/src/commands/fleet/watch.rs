@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
-use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::Publish;
+use kinglet_agent::wire::{Delivery, Received};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -117,8 +116,8 @@ pub(crate) async fn run(cli: &Cli, broker: &mut Broker, args: &WatchArgs) -> Out
 
 async fn subscribe(broker: &mut Broker) -> Outcome {
     let topics = ["kinglet/+/status".to_owned(), "kinglet/+/event".to_owned()];
-    broker.subscribe(&topics[..1], QoS::AtMostOnce).await?;
-    broker.subscribe(&topics[1..], QoS::AtLeastOnce).await
+    broker.subscribe(&topics[..1], Delivery::AtMostOnce).await?;
+    broker.subscribe(&topics[1..], Delivery::AtLeastOnce).await
 }
 
 /// A new connection, as soon as there can be one.
@@ -135,8 +134,8 @@ async fn again(broker: &Broker) -> Broker {
 
 impl Fleet {
     /// Takes a message; returns a line about it, if there is something to say.
-    fn take(&mut self, publish: &Publish, as_json: bool) -> Option<String> {
-        let topic = std::str::from_utf8(&publish.topic).ok()?;
+    fn take(&mut self, publish: &Received, as_json: bool) -> Option<String> {
+        let topic = &publish.topic[..];
         let now = OffsetDateTime::now_utc();
         let Some(name) = topic
             .strip_prefix("kinglet/")
