@@ -9,6 +9,7 @@
 //! - [`trigger`]: when a frame is looked at, one file a kind; [`schedule`]: times of the day; `gate`: hours,
 //!   rests and rates that no trigger passes; [`watch`](mod@watch): what is asked then; `life`: what becomes
 //!   of an event. [`period`]: lengths of time as users write them; `area`: parts of a picture.
+//! - `lookout`: the thread of a watch.
 //! - [`message`]: the payloads on the wire; [`topic`]: their topics; [`command`]: what is asked over
 //!   MQTT, checked.
 //! - [`outbox`]: messages on disk until the broker has them; `ballast`: room for a full disk.
@@ -47,6 +48,7 @@ mod inbox;
 pub mod keys;
 mod life;
 pub mod link;
+mod lookout;
 pub mod message;
 mod nonces;
 pub mod operation;

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 
@@ -74,6 +74,27 @@ impl Watch {
             gate: Gate::of(config),
             config: config.clone(),
         })
+    }
+}
+
+/// The watches that run, for whoever is asked to let one look.
+#[derive(Debug, Default)]
+pub(crate) struct Current(Mutex<Vec<Arc<Watch>>>);
+
+impl Current {
+    /// These run from now on.
+    pub(crate) fn set(&self, watches: Vec<Arc<Watch>>) {
+        *self.lock() = watches;
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<Watch>> {
+        let watches = self.lock();
+        watches.iter().find(|w| w.config.name == name).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Watch>>> {
+        // The list is replaced as a whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

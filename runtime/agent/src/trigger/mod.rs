@@ -32,6 +32,8 @@ pub enum When {
         /// How often the model is asked.
         period: Duration,
     },
+    /// When somebody asks.
+    Command,
 }
 
 impl When {
@@ -43,6 +45,9 @@ impl When {
     pub fn parse(when: &str) -> Result<Self> {
         if when == "motion" {
             return Ok(When::Motion);
+        }
+        if when == "command" {
+            return Ok(When::Command);
         }
         let says = |text| says::parse(text).map(|(rule, period)| When::Says { rule, period });
         when.strip_prefix("every:")
@@ -56,7 +61,7 @@ impl When {
             .or_else(|| when.strip_prefix("says:").and_then(says))
             .ok_or_else(|| {
                 let expected =
-                    "is not understood; motion, every:10s, at:06:30 or says:\"...\" is expected";
+                    "is not understood; motion, every:10s, at:06:30, says:\"...\" or command is expected";
                 error("watch.when", when, expected)
             })
     }
@@ -92,7 +97,7 @@ impl When {
     pub fn condition(&self) -> Option<Question> {
         match self {
             When::Says { rule, .. } => Some(says::question(rule)),
-            When::Motion | When::Every(_) | When::At(_) => None,
+            When::Motion | When::Every(_) | When::At(_) | When::Command => None,
         }
     }
 
@@ -111,6 +116,7 @@ impl When {
                 due: None,
             }),
             When::At(times) => Box::new(Daily::new(times.clone())),
+            When::Command => Box::new(Never),
         })
     }
 }
@@ -123,6 +129,18 @@ pub trait Trigger: Send {
     /// Whether the scene is still the one that was looked at.
     fn stands(&self) -> bool {
         true
+    }
+
+    /// The event of the frame for which it fired last could not be made.
+    fn missed(&mut self) {}
+}
+
+/// Looks at nothing by itself.
+struct Never;
+
+impl Trigger for Never {
+    fn fires(&mut self, _: &Frame, _: Instant) -> bool {
+        false
     }
 }
 
@@ -188,6 +206,7 @@ mod tests {
             "every:0s",
             "every:NaNs",
             "noon",
+            "command:",
             "at:",
             "at:25:00",
             "says:",

@@ -8,7 +8,7 @@ use super::{Worker, message, picture, timing};
 use crate::config::Publish;
 use crate::frame::Frame;
 use crate::life::Life;
-use crate::message::{Event, EventType, Stamped, Timing, json, rfc3339};
+use crate::message::{Cause, Event, EventType, Stamped, Timing, json, rfc3339};
 use crate::outbox::Class;
 use crate::trigger::Turn;
 use crate::watch::Watch;
@@ -22,6 +22,7 @@ impl Worker {
         frame: &Frame,
         since: Instant,
         again: bool,
+        cause: Option<Cause>,
     ) {
         let turn = match &watch.condition {
             None if again => Turn::Stands,
@@ -38,13 +39,16 @@ impl Worker {
             Turn::Nothing => {}
             Turn::Rises => {
                 self.end(life, watch, frame);
-                match self.new_event(watch, frame, since) {
+                match self.new_event(watch, frame, since, cause) {
                     Some((id, answer)) => {
                         let now = Instant::now();
                         watch.gate.made(now);
                         life.begin(watch, id, answer, now);
                     }
-                    None => life.edge.forget(),
+                    None => {
+                        life.edge.forget();
+                        watch.gate.failed();
+                    }
                 }
             }
             Turn::Stands => self.again(life, watch, frame, since),
@@ -53,9 +57,16 @@ impl Worker {
     }
 
     /// Makes an event of a frame. Returns its id and answer.
-    fn new_event(&self, watch: &Watch, frame: &Frame, since: Instant) -> Option<(String, Value)> {
-        let (answer, timing) = self.ask(watch, frame, since)?;
-        let id = self.event(EventType::New, None, watch, frame, answer.clone(), timing)?;
+    fn new_event(
+        &self,
+        watch: &Watch,
+        frame: &Frame,
+        since: Instant,
+        cause: Option<Cause>,
+    ) -> Option<(String, Value)> {
+        let said = self.ask(watch, frame, since)?;
+        let answer = said.0.clone();
+        let id = self.event(EventType::New, None, watch, frame, said, cause)?;
         Some((id, answer))
     }
 
@@ -70,7 +81,15 @@ impl Worker {
         standing.looked = Instant::now();
         let id = Some(&standing.id[..]);
         if answer != standing.answer
-            && (self.event(EventType::Update, id, watch, frame, answer.clone(), timing)).is_some()
+            && (self.event(
+                EventType::Update,
+                id,
+                watch,
+                frame,
+                (answer.clone(), timing),
+                None,
+            ))
+            .is_some()
         {
             standing.answer = answer;
         }
@@ -80,7 +99,8 @@ impl Worker {
     pub(super) fn end(&self, life: &mut Life, watch: &Watch, frame: &Frame) {
         if let Some(standing) = &life.standing {
             let (id, answer) = (Some(&standing.id[..]), standing.answer.clone());
-            let ended = self.event(EventType::End, id, watch, frame, answer, Timing::new());
+            let said = (answer, Timing::new());
+            let ended = self.event(EventType::End, id, watch, frame, said, None);
             // One that could not be stored is tried again when the next one begins.
             if ended.is_some() {
                 life.standing = None;
@@ -101,16 +121,18 @@ impl Worker {
     }
 
     /// Stores an event, with an id of its own if none is given, which is returned.
-    fn event(
+    pub(super) fn event(
         &self,
         kind: EventType,
         id: Option<&str>,
         watch: &Watch,
         frame: &Frame,
-        answer: Value,
-        timing: Timing,
+        (answer, timing): (Value, Timing),
+        cause: Option<Cause>,
     ) -> Option<String> {
         let watch = &watch.config;
+        // What did not come from the camera is not its newest picture.
+        let foreign = matches!(cause, Some(Cause::Command { image: true, .. }));
         let wants = |what| watch.publish.contains(&what);
         let jpeg = if wants(Publish::Picture) && kind != EventType::End {
             frame.picture.to_jpeg().ok()
@@ -130,8 +152,10 @@ impl Worker {
                     _ => self.topics.image(&format!("{id}-{seq}")),
                 };
                 messages.push(picture(&topic, "image/jpeg", false, jpeg.clone()));
-                let latest = self.topics.latest(&watch.name);
-                messages.push(picture(&latest, "image/jpeg", true, jpeg));
+                if !foreign {
+                    let latest = self.topics.latest(&watch.name);
+                    messages.push(picture(&latest, "image/jpeg", true, jpeg));
+                }
                 topic
             });
             if wants(Publish::Answer) {
@@ -144,6 +168,7 @@ impl Worker {
                     watch: watch.name.clone(),
                     answer,
                     model: self.engine.model(),
+                    trigger: cause,
                     timing,
                     picture,
                 };

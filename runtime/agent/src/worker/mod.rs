@@ -1,5 +1,6 @@
 //! The one thread that computes. It takes frames to look at (`look`) and commands from a bounded queue.
 
+mod asked;
 mod look;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -23,13 +24,13 @@ use crate::command::{Action, Command, Look, ReplyTo};
 use crate::engine::{DrawRequest, Engine, EngineError, Form, Progress, Question, Step};
 use crate::frame::{Frame, Picture};
 use crate::life::Life;
-use crate::message::{Outcome, Reply, Stamped, Timing, json};
+use crate::message::{Cause, Outcome, Reply, Stamped, Timing, json};
 use crate::operation::{Metrics, Pulse};
 use crate::outbox::{Class, Header, Message, Outbox};
 use crate::pending::Pending;
 use crate::slot::Slot;
 use crate::topic::Topics;
-use crate::watch::Watch;
+use crate::watch::{Current, Watch};
 
 /// Jobs that may wait.
 pub const QUEUE: usize = 16;
@@ -49,12 +50,14 @@ pub enum Job {
         since: Instant,
         /// Whether the scene is the one that was looked at before.
         again: bool,
+        /// What the trigger saw in it, if it can say so.
+        cause: Option<Cause>,
     },
-    /// A watch has been taken away or changed: what it followed has ended.
+    /// What a watch followed has ended: it is not there any more, or the watch is not.
     Leave {
         /// The watch.
         watch: Arc<Watch>,
-        /// The last frame that it chose.
+        /// The frame in which it is gone, or the last one that was chosen.
         frame: Arc<Frame>,
     },
     /// A command.
@@ -71,6 +74,8 @@ pub(crate) struct Worker {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) topics: Topics,
     pub(crate) slots: HashMap<String, Arc<Slot>>,
+    /// The watches that run.
+    pub(crate) watches: Arc<Current>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) progress: mpsc::Sender<Message>,
     /// Set when the agent stops: what is being computed is given up.
@@ -96,9 +101,10 @@ impl Worker {
                     frame,
                     since,
                     again,
+                    cause,
                 } => {
                     let life = lives.entry(watch.config.name.clone()).or_default();
-                    self.look(life, &watch, &frame, since, again);
+                    self.look(life, &watch, &frame, since, again, cause);
                 }
                 Job::Leave { watch, frame } => {
                     if let Some(mut life) = lives.remove(&watch.config.name) {
@@ -149,6 +155,7 @@ impl Worker {
         }
         match &command.action {
             Action::See { question, look } => self.answer(reply, question, look, since),
+            Action::Watch { name, picture } => self.asked(reply, name, picture.as_ref(), since),
             Action::Draw(request) if request.tries > 1 => self.checked(reply, request, since),
             Action::Draw(request) => self.drawing(reply, request, since, &mut |progress| {
                 self.engine.draw(request, progress)
@@ -206,6 +213,7 @@ impl Worker {
             id: reply.id.clone(),
             device: self.topics.device().to_owned(),
             result: Outcome::Picture(topic.clone()),
+            event: None,
             check,
             timing,
         };
@@ -306,6 +314,11 @@ impl Worker {
             Look::Picture(picture) => return Ok(picture.clone()),
             Look::Camera(name) => name,
         };
+        Ok(self.newest(name.as_deref())?.picture.clone())
+    }
+
+    /// The newest frame of a camera; of the only one, if none is named.
+    fn newest(&self, name: Option<&str>) -> Result<Arc<Frame>, String> {
         let slot = match name {
             Some(name) => self
                 .slots
@@ -316,8 +329,8 @@ impl Worker {
                 (_, n) => return Err(format!("camera: this device has {n}, one must be named")),
             },
         };
-        let frame = slot.newest().ok_or("the camera delivers no frame now")?;
-        Ok(frame.picture.clone())
+        slot.newest()
+            .ok_or_else(|| "the camera delivers no frame now".to_owned())
     }
 
     fn keep(&self, messages: Vec<Message>) {
@@ -333,6 +346,7 @@ pub(crate) fn result(topics: &Topics, reply: &ReplyTo, result: Outcome, timing: 
         id: reply.id.clone(),
         device: topics.device().to_owned(),
         result,
+        event: None,
         check: None,
         timing,
     };

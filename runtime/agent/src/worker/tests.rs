@@ -59,6 +59,27 @@ fn frame(number: u64, light: u8) -> Arc<Frame> {
     })
 }
 
+fn worker() -> (tempfile::TempDir, Worker) {
+    let folder = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(&folder.path().join("outbox"), 1 << 20).unwrap();
+    let state = State::open(&folder.path().join("state")).unwrap();
+    let (clock, _) = clock::tests::fake(&Arc::new(state));
+    let worker = Worker {
+        engine: Arc::new(Brightness),
+        topics: Topics::new("porch"),
+        slots: HashMap::new(),
+        watches: Arc::default(),
+        outbox: Arc::new(outbox),
+        progress: mpsc::channel(1).0,
+        stopping: Arc::default(),
+        pending: Arc::default(),
+        clock: Arc::new(clock),
+        pulse: Arc::default(),
+        metrics: Arc::default(),
+    };
+    (folder, worker)
+}
+
 /// The events that frames of these brightnesses make, as (type, id, answer); a frame is looked at again where
 /// `again` is true.
 fn events(watch: &str, frames: &[(u8, bool)]) -> Vec<(String, String, String)> {
@@ -67,22 +88,8 @@ fn events(watch: &str, frames: &[(u8, bool)]) -> Vec<(String, String, String)> {
 
 /// The same with a watch that may leave at the end.
 fn events_until(watch: &str, frames: &[(u8, bool)], leaves: bool) -> Vec<(String, String, String)> {
-    let folder = tempfile::tempdir().unwrap();
-    let outbox = Arc::new(Outbox::open(&folder.path().join("outbox"), 1 << 20).unwrap());
-    let state = State::open(&folder.path().join("state")).unwrap();
-    let (clock, _) = clock::tests::fake(&Arc::new(state));
-    let worker = Worker {
-        engine: Arc::new(Brightness),
-        topics: Topics::new("porch"),
-        slots: HashMap::new(),
-        outbox: Arc::clone(&outbox),
-        progress: mpsc::channel(1).0,
-        stopping: Arc::default(),
-        pending: Arc::default(),
-        clock: Arc::new(clock),
-        pulse: Arc::default(),
-        metrics: Arc::default(),
-    };
+    let (folder, worker) = worker();
+    let outbox = Arc::clone(&worker.outbox);
     let text = format!("name = 'day'\ncamera = 'door'\nask = 'how bright?'\n{watch}");
     let config: WatchConfig = toml::from_str(&text).unwrap();
     let watch = Arc::new(crate::watch::Watch::load(&config, folder.path()).unwrap());
@@ -95,6 +102,7 @@ fn events_until(watch: &str, frames: &[(u8, bool)], leaves: bool) -> Vec<(String
             frame,
             since,
             again,
+            cause: None,
         };
         sender.send(job).unwrap();
     }
@@ -181,4 +189,89 @@ fn a_watch_that_leaves_ends_what_it_followed() {
     assert_eq!(named(&made), expected);
     let made = events_until("when = 'motion'", &frames[..1], true);
     assert_eq!(named(&made), [("new", "0-1", "100")]);
+}
+
+#[test]
+fn a_watch_that_is_asked_looks_whatever_holds_it_back_and_leaves_what_it_follows() {
+    let (folder, mut worker) = worker();
+    let lines = "name = 'day'\ncamera = 'door'\nask = 'how bright?'\npublish = ['answer', 'picture']\n\
+                 hours = ['mon 00:00-00:01']\nlimit = '1/d'\nwhen = 'motion'\nfollow = '1h'";
+    let watch = crate::watch::Watch::load(&toml::from_str(lines).unwrap(), folder.path());
+    let watch = Arc::new(watch.unwrap());
+    worker.watches.set(vec![Arc::clone(&watch)]);
+    let slot = Arc::new(Slot::default());
+    worker.slots = HashMap::from([("door".to_owned(), Arc::clone(&slot))]);
+    let (sender, jobs) = channel();
+    let ask = |id: &str, name: &str, picture: Option<u8>| {
+        let reply = ReplyTo {
+            id: id.to_owned(),
+            topic: None,
+            correlation: None,
+            clock: None,
+        };
+        let command = Box::new(Command {
+            reply,
+            expires: None,
+            action: Action::Watch {
+                name: name.to_owned(),
+                picture: picture.map(|light| frame(1, light).picture.clone()),
+            },
+        });
+        let since = Instant::now();
+        sender.send(Job::Command { command, since }).unwrap();
+    };
+    let look = |number, light, again| {
+        let job = Job::Look {
+            watch: Arc::clone(&watch),
+            frame: frame(number, light),
+            since: Instant::now(),
+            again,
+            cause: None,
+        };
+        sender.send(job).unwrap();
+    };
+    slot.put(frame(1, 70).as_ref().clone());
+    look(1, 50, false);
+    ask("a", "day", None);
+    ask("b", "day", Some(30));
+    ask("b", "day", Some(30));
+    ask("c", "night", None);
+    ask("d", "day", Some(255));
+    look(2, 60, true);
+    drop(sender);
+    worker.run(&jobs);
+    let (mut events, mut replies, mut pictures) = (Vec::new(), Vec::new(), Vec::new());
+    while let Some((key, message)) = worker.outbox.first().unwrap() {
+        let topic = message.header.topic;
+        if message.header.content_type == "image/jpeg" {
+            pictures.push(topic);
+        } else {
+            let value: Value = serde_json::from_slice(&message.payload).unwrap();
+            match &topic[..] {
+                "kinglet/porch/event" => events.push(value),
+                _ => replies.push(value),
+            }
+        }
+        worker.outbox.remove(key).unwrap();
+    }
+    let short = |e: &Value| format!("{} {} {} {}", e["type"], e["id"], e["answer"], e["trigger"]);
+    let events: Vec<String> = events.iter().map(short).collect();
+    let expected = [
+        r#""new" "0-1" "50" null"#,
+        r#""new" "0-2" "70" {"command":"a"}"#,
+        // Its id has the time of the command.
+        &events[2],
+        r#""update" "0-1" "60" null"#,
+    ];
+    assert_eq!(events, expected);
+    assert!(events[2].contains(r#""30" {"command":"b","image":true}"#));
+    assert_eq!(replies[0]["event"], "0-2");
+    assert_eq!(replies[0]["result"]["answer"], "70");
+    assert_eq!(replies[1], replies[2], "a repeat makes no second event");
+    assert!(replies[3]["error"].as_str().unwrap().contains("night"));
+    assert!(replies[4]["error"].as_str().unwrap().contains("bright"));
+    // A picture that came with a command is not the camera's newest.
+    let latest = |t: &&String| t.ends_with("/latest/day");
+    assert_eq!(pictures.iter().filter(latest).count(), 3);
+    assert_eq!(pictures.len(), 7);
 }
