@@ -25,6 +25,12 @@ impl Area {
             && self.top < other.bottom
             && other.top < self.bottom
     }
+
+    /// Whether a point is within.
+    #[cfg(feature = "onnx")]
+    pub(crate) fn holds(&self, x: f64, y: f64) -> bool {
+        (self.left..=self.right).contains(&x) && (self.top..=self.bottom).contains(&y)
+    }
 }
 
 /// Checks `[[x, y, width, height], ...]`, the value of the key `field`.

@@ -6,7 +6,7 @@
 //! - [`frame`]: [`Frame`], a picture of a camera.
 //! - [`camera`]: sources of frames, one file a kind; [`slot`]: the newest frame, older ones are
 //!   dropped and counted.
-//! - [`trigger`]: when a frame is looked at, one file a kind; [`schedule`]: times of the day; `gate`: hours,
+//! - [`trigger`]: when a frame is looked at, one file a kind (networks: a folder); [`schedule`]: times of the day; `gate`: hours,
 //!   rests and rates that no trigger passes; [`watch`](mod@watch): what is asked then; `life`: what becomes
 //!   of an event. [`period`]: lengths of time as users write them; `area`: parts of a picture.
 //! - `lookout`: the thread of a watch.

@@ -11,7 +11,7 @@ use crate::crew::StartWatch;
 use crate::operation::Metrics;
 use crate::schedule;
 use crate::slot::Slot;
-use crate::trigger::Trigger;
+use crate::trigger::{Trigger, Turn};
 use crate::watch::Watch;
 use crate::worker::Job;
 
@@ -25,7 +25,7 @@ pub(crate) fn starter(
     metrics: Arc<Metrics>,
 ) -> StartWatch {
     Box::new(move |watched, stop| {
-        let trigger = watched.when.trigger(&watched.config)?;
+        let trigger = watched.when.trigger(&watched)?;
         // A configuration that was checked names a camera that is there.
         let slot = slots
             .get(&watched.config.camera)
@@ -52,6 +52,8 @@ fn watch(
     let mut chosen = Instant::now();
     let mut seen = 0;
     let mut last = None;
+    // What was followed is gone, and the worker does not know it yet.
+    let mut gone = false;
     while !slot.closed() && !stop.load(Ordering::Relaxed) {
         let Some(frame) = slot.newer_than(seen, WAIT) else {
             continue;
@@ -64,9 +66,18 @@ fn watch(
         if watch.gate.has_failed() {
             trigger.missed();
         }
-        let fires = watch.gate.may(now) && trigger.fires(&frame, now);
+        let turn = trigger.turn(&frame, now, watch.gate.may(now));
         let due = follow.is_some_and(|period| now.duration_since(chosen) >= period.0);
-        if !(fires || due && trigger.stands()) {
+        gone |= turn == Turn::Falls && follow.is_some();
+        if gone {
+            let (watch, frame) = (Arc::clone(watch), Arc::clone(&frame));
+            // One that finds no room is tried again with the next frame.
+            gone = jobs.try_send(Job::Leave { watch, frame }).is_err();
+            if !gone {
+                last = None;
+            }
+        }
+        if !(turn == Turn::Rises || due && turn == Turn::Stands) {
             continue;
         }
         chosen = now;
@@ -75,8 +86,8 @@ fn watch(
             watch: Arc::clone(watch),
             frame,
             since: now,
-            again: !fires,
-            cause: None,
+            again: turn != Turn::Rises,
+            cause: trigger.cause().filter(|_| turn == Turn::Rises),
         };
         match jobs.try_send(job) {
             Ok(()) => {}

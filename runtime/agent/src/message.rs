@@ -84,7 +84,10 @@ pub enum Cause {
         /// What it is.
         class: String,
         /// How sure the network is, 0 to 1.
-        score: f32,
+        score: f64,
+        /// Left, top, width and height in fractions of the frame, if the network finds boxes.
+        #[serde(rename = "box", skip_serializing_if = "Option::is_none")]
+        area: Option<[f64; 4]>,
     },
 }
 
