@@ -8,6 +8,8 @@
 mod input;
 mod network;
 mod output;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

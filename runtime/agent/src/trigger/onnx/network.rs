@@ -12,7 +12,7 @@ use tract_onnx::prelude::{
     Datum, DatumExt, Framework, InferenceModelExt, RunnableModel, Tensor, TypedFact, TypedModel,
     TypedOp, tvec,
 };
-use tract_onnx::tract_hir::infer::Factoid;
+use tract_onnx::tract_hir::infer::{DimFact, Factoid, InferenceFact};
 
 use super::input::Input;
 use super::output::{Found, Output, Reading};
@@ -107,11 +107,7 @@ impl Network {
         {
             return Err(format!("takes {kind:?}; F32 is expected"));
         }
-        let dims: Vec<Option<i64>> = fact
-            .shape
-            .dims()
-            .map(|d| d.concretize()?.to_i64().ok())
-            .collect();
+        let dims = sides(fact);
         let (width, height) = size(&dims, fact.shape.is_open(), config)?;
         let input = Input::new(config, width, height);
         let fact = f32::fact(input.shape());
@@ -127,16 +123,20 @@ impl Network {
                 .set_output_fact(i, Default::default())
                 .map_err(refused)?;
         }
-        let model = model.into_typed().map_err(refused)?;
-        let large = model.nodes().iter().flat_map(|n| &n.outputs).find(|o| {
-            let values = o.fact.shape.as_concrete().map(volume);
-            values.is_some_and(|v| v.is_none_or(|v| v > MOST_VALUES))
-        });
-        if let Some(large) = large {
-            let shape = &large.fact.shape;
-            return Err(format!(
-                "computes {shape:?} values at once; {MOST_VALUES} are accepted"
-            ));
+        // Shapes first, for what is made of them is made at once.
+        model.analyse(false).map_err(refused)?;
+        for fact in model.nodes().iter().flat_map(|n| &n.outputs) {
+            let dims: Vec<Option<i64>> = sides(&fact.fact);
+            let values = dims
+                .iter()
+                .flatten()
+                .try_fold(1i64, |all, d| all.checked_mul(*d));
+            if values.is_none_or(|v| v > MOST_VALUES as i64) {
+                let shape = shape(&dims);
+                return Err(format!(
+                    "computes {shape} values at once; {MOST_VALUES} are accepted"
+                ));
+            }
         }
         let model = model.into_optimized().map_err(refused)?;
         let network = Network {
@@ -259,11 +259,10 @@ fn shape(dims: &[Option<i64>]) -> String {
     format!("[{}]", dims.iter().map(dim).collect::<Vec<_>>().join(", "))
 }
 
-/// How many values a shape has; none if they cannot be counted.
-fn volume(shape: &[usize]) -> Option<usize> {
-    shape
-        .iter()
-        .try_fold(1usize, |all, side| all.checked_mul(*side))
+/// The sides that are known.
+fn sides(fact: &InferenceFact) -> Vec<Option<i64>> {
+    let side = |d: DimFact| d.concretize()?.to_i64().ok();
+    fact.shape.dims().cloned().map(side).collect()
 }
 
 /// What can be seen before anything is computed.

@@ -307,3 +307,145 @@ fn shared(a: &[f64; 4], b: &[f64; 4]) -> f64 {
     let all = area(a) + area(b) - common;
     if all > 0.0 { common / all } else { 0.0 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::OnnxConfig;
+    use crate::trigger::onnx::input::Input;
+
+    const SIDE: u32 = 100;
+
+    /// What two classes, `cat` and `dog`, are found as in these outputs of a square picture.
+    fn best(lines: &str, outputs: &[Output], zones: &[[f64; 4]]) -> Result<Option<Found>, String> {
+        let text = format!("classes = ['cat', 'dog']\n{lines}");
+        let config: OnnxConfig = toml::from_str(&text).unwrap();
+        let ClassesConfig::List(names) = config.classes.clone() else {
+            panic!("a list")
+        };
+        let input = Input::new(&config, SIDE, SIDE);
+        let frame = crate::frame::Picture {
+            width: 200,
+            height: 100,
+            rgb: vec![0; 60_000].into(),
+        };
+        let (_, place) = input.values(&frame);
+        let zones = crate::area::read("zone", zones).unwrap();
+        Reading::new(&config, names).best(outputs, (SIDE, SIDE), place, &zones)
+    }
+
+    use crate::config::ClassesConfig;
+
+    fn found(class: &str, score: f64, area: Option<[f64; 4]>) -> Option<Found> {
+        let class = class.to_owned();
+        Some(Found { class, score, area })
+    }
+
+    #[test]
+    fn classes_count_from_their_least_score_on() {
+        let output = |a, b| [(vec![1, 2], vec![a, b])];
+        let classes = |lines, a, b| best(lines, &output(a, b), &[]).unwrap();
+        assert_eq!(classes("", 0.3, 0.6), found("dog", 0.6, None));
+        assert_eq!(classes("find = ['cat']", 0.3, 0.6), None);
+        assert_eq!(classes("score = 0.7", 0.3, 0.6), None);
+        let softmax = classes("activation = 'softmax'", 1.0, 3.0);
+        assert_eq!(softmax, found("dog", 0.881, None));
+        let sigmoid = classes("activation = 'sigmoid'", 1.0, -1.0);
+        assert_eq!(sigmoid, found("cat", 0.731, None));
+        for (lines, outputs, words) in [
+            ("", vec![(vec![1, 3], vec![0.0; 3])], "[1, 2]"),
+            ("", vec![(vec![2, 1], vec![0.0; 2])], "[1, 2]"),
+            ("", vec![(vec![1, 2], vec![f32::NAN, 0.0])], "no number"),
+            (
+                "activation = 'softmax'",
+                vec![(vec![1, 2], vec![f32::INFINITY, 0.0])],
+                "no number",
+            ),
+            (
+                "output = 'yolo'",
+                vec![(vec![1, 5, 9], vec![0.0; 45])],
+                "[1, 6, A]",
+            ),
+            (
+                "output = 'yolov5'",
+                vec![(vec![1, 7], vec![0.0; 7])],
+                "[1, A, 7]",
+            ),
+            (
+                "output = 'ssd'",
+                vec![(vec![1, 9, 4], vec![0.0; 36])],
+                "[1, A, 4]",
+            ),
+            (
+                "output = 'centerface'",
+                vec![(vec![1, 2, 3, 3], vec![0.0; 18])],
+                "[1, 2, H, W]",
+            ),
+            (
+                "output = 'yolo'",
+                vec![(vec![1, 6, 1], vec![f32::NAN, 0.0, 0.0, 0.0, 0.9, 0.9])],
+                "no number",
+            ),
+        ] {
+            let refused = best(lines, &outputs, &[]).unwrap_err();
+            assert!(refused.contains(words), "{refused}");
+        }
+    }
+
+    /// Two cats nearly in one place, and a dog to the right; the frame is twice as wide as high, so bars of a
+    /// quarter are above and below.
+    const BOXES: [[f32; 6]; 3] = [
+        [20.0, 50.0, 20.0, 20.0, 0.9, 0.0],
+        [22.0, 50.0, 20.0, 20.0, 0.8, 0.1],
+        [80.0, 50.0, 20.0, 50.0, 0.0, 0.6],
+    ];
+
+    #[test]
+    fn boxes_of_every_layout_are_where_they_are_in_the_frame() {
+        let rows: Vec<f32> = BOXES.iter().flatten().copied().collect();
+        let columns: Vec<f32> = (0..18).map(|i| BOXES[i % 3][i / 3]).collect();
+        let cat = found("cat", 0.9, Some([0.1, 0.3, 0.2, 0.4]));
+        let dog = found("dog", 0.6, Some([0.7, 0.0, 0.2, 1.0]));
+        for output in [(vec![1, 6, 3], columns), (vec![1, 3, 6], rows)] {
+            let outputs = [output];
+            let yolo = |lines: &str, zones: &[[f64; 4]]| {
+                best(&format!("output = 'yolo'\n{lines}"), &outputs, zones).unwrap()
+            };
+            assert_eq!(yolo("", &[]), cat);
+            assert_eq!(yolo("find = ['dog']", &[]), dog);
+            assert_eq!(yolo("", &[[0.5, 0.0, 0.5, 1.0]]), dog);
+            // The lower one of the cats has its centre here; it is the higher one once more.
+            let narrow = [[0.21, 0.4, 0.02, 0.2]];
+            assert_eq!(yolo("", &narrow), None);
+            let second = found("cat", 0.8, Some([0.12, 0.3, 0.2, 0.4]));
+            assert_eq!(yolo("overlap = 0.9", &narrow), second);
+        }
+        let with_object = |b: &[f32; 6]| [b[0], b[1], b[2], b[3], 0.5, b[4], b[5]];
+        let values: Vec<f32> = BOXES.iter().flat_map(with_object).collect();
+        let outputs = [(vec![1, 3, 7], values)];
+        let half = best("output = 'yolov5'\nscore = 0.4", &outputs, &[]);
+        assert_eq!(
+            half.unwrap(),
+            found("cat", 0.45, Some([0.1, 0.3, 0.2, 0.4]))
+        );
+        assert_eq!(best("output = 'yolov5'", &outputs, &[]).unwrap(), None);
+
+        let boxes = (vec![1, 1, 4], vec![0.1, 0.25, 0.3, 0.75]);
+        let scores = (vec![1, 1, 2], vec![0.2, 0.7]);
+        let dog = found("dog", 0.7, Some([0.1, 0.25, 0.2, 0.5]));
+        for outputs in [[boxes.clone(), scores.clone()], [scores, boxes]] {
+            assert_eq!(best("output = 'ssd'", &outputs, &[]).unwrap(), dog);
+        }
+
+        // One cell of 2 x 2, each 50 pixels: 25 high and 50 wide, a fifth of a cell down and to the left.
+        let mut maps = [
+            (vec![1, 2, 2, 2], vec![0.0; 8]),
+            (vec![1, 2, 2, 2], vec![0.0; 8]),
+            (vec![1, 2, 2, 2], vec![0.0; 8]),
+        ];
+        maps[0].1[6] = 0.75;
+        (maps[1].1[2], maps[2].1[2], maps[2].1[6]) = (0.5f32.ln(), 0.2, -0.2);
+        let seen = best("output = 'centerface'", &maps, &[]).unwrap();
+        assert_eq!(seen, found("dog", 0.75, Some([0.0, 0.725, 0.4, 0.25])));
+    }
+}
