@@ -2,9 +2,11 @@
 //!
 //! # Layout
 //! - `network`: a graph, read and run; what is wrong with one is said in words.
+//! - `bounds`: what a graph may ask for.
 //! - `input`: a frame as the network takes it.
 //! - `output`: what its outputs say: classes, or boxes of five layouts.
 
+mod bounds;
 mod input;
 mod network;
 mod output;

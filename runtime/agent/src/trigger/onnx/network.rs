@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::{
     Datum, DatumExt, Framework, InferenceModelExt, RunnableModel, Tensor, TypedFact, TypedModel,
     TypedOp, tvec,
 };
-use tract_onnx::tract_hir::infer::{DimFact, Factoid, InferenceFact};
+use tract_onnx::tract_hir::infer::Factoid;
 
+use super::bounds::{check_file, check_graph, shape, sides};
 use super::input::Input;
 use super::output::{Found, Output, Reading};
 use crate::area::Area;
@@ -22,10 +22,6 @@ use crate::frame::Picture;
 
 /// The largest file of a network, in bytes.
 pub const LARGEST_NETWORK: u64 = 128 << 20;
-/// The most values that a node of a graph may give.
-const MOST_VALUES: usize = 64 << 20;
-/// The most nodes of a graph.
-const MOST_NODES: usize = 20_000;
 /// The most outputs, and the most values of each that are read.
 const MOST_OUTPUTS: usize = 16;
 const MOST_OUTPUT: usize = 16 << 20;
@@ -94,7 +90,7 @@ impl Network {
         let reader: &mut dyn Read = &mut bytes;
         let proto = onnx.proto_model_for_read(reader);
         let proto = proto.map_err(|_| "is no ONNX file".to_owned())?;
-        check(&proto)?;
+        check_file(&proto)?;
         let mut model = onnx.model_for_proto_model(&proto).map_err(refused)?;
         drop(proto);
         if model.inputs.len() != 1 {
@@ -123,21 +119,7 @@ impl Network {
                 .set_output_fact(i, Default::default())
                 .map_err(refused)?;
         }
-        // Shapes first, for what is made of them is made at once.
-        model.analyse(false).map_err(refused)?;
-        for fact in model.nodes().iter().flat_map(|n| &n.outputs) {
-            let dims: Vec<Option<i64>> = sides(&fact.fact);
-            let values = dims
-                .iter()
-                .flatten()
-                .try_fold(1i64, |all, d| all.checked_mul(*d));
-            if values.is_none_or(|v| v > MOST_VALUES as i64) {
-                let shape = shape(&dims);
-                return Err(format!(
-                    "computes {shape} values at once; {MOST_VALUES} are accepted"
-                ));
-            }
-        }
+        check_graph(&model)?;
         let model = model.into_optimized().map_err(refused)?;
         let network = Network {
             name: name.to_owned(),
@@ -252,41 +234,6 @@ fn size(dims: &[Option<i64>], open: bool, config: &OnnxConfig) -> Result<(u32, u
             shape(dims)
         )),
     }
-}
-
-fn shape(dims: &[Option<i64>]) -> String {
-    let dim = |d: &Option<i64>| d.map_or_else(|| "?".to_owned(), |d| d.to_string());
-    format!("[{}]", dims.iter().map(dim).collect::<Vec<_>>().join(", "))
-}
-
-/// The sides that are known.
-fn sides(fact: &InferenceFact) -> Vec<Option<i64>> {
-    let side = |d: DimFact| d.concretize()?.to_i64().ok();
-    fact.shape.dims().cloned().map(side).collect()
-}
-
-/// What can be seen before anything is computed.
-fn check(proto: &ModelProto) -> Result<(), String> {
-    let graph = proto.graph.as_ref().ok_or("is no ONNX file")?;
-    if graph.node.len() > MOST_NODES {
-        let count = graph.node.len();
-        return Err(format!("has {count} nodes; {MOST_NODES} are accepted"));
-    }
-    for tensor in &graph.initializer {
-        let values = tensor
-            .dims
-            .iter()
-            .try_fold(1i64, |all, d| all.checked_mul(*d).filter(|_| *d >= 0));
-        if values.is_none_or(|v| v > MOST_VALUES as i64) {
-            let name = short(&tensor.name);
-            return Err(format!("has a tensor \"{name}\" of {:?}", tensor.dims));
-        }
-        // Other files are not read.
-        if !tensor.external_data.is_empty() {
-            return Err("keeps its weights in other files; one file is expected".to_owned());
-        }
-    }
-    Ok(())
 }
 
 /// A panic in the library costs the run, not the watch.

@@ -136,6 +136,19 @@ fn what_cannot_be_used_is_refused_in_words() {
         let tensors = vec![tensor("s", INT64, &[dims.len() as i64], dims, &[])];
         graph(x(), nodes, tensors)
     };
+    // Each is small enough, all of them are not.
+    let many = || {
+        let made = |n: usize| node("ConstantOfShape", &["s"], &format!("c{n}"));
+        let used = |n: usize| {
+            let (before, constant) = (format!("x{n}"), format!("c{n}"));
+            node("Add", &[&before, &constant], &format!("x{}", n + 1))
+        };
+        let mut nodes: Vec<NodeProto> = (0..9).map(made).collect();
+        nodes.push(node("Relu", &["x"], "x0"));
+        nodes.extend((0..9).map(used));
+        nodes.push(node("Relu", &["x9"], "y"));
+        graph(x(), nodes, vec![tensor("s", INT64, &[1], &[1 << 25], &[])])
+    };
     let two = vec![value("x", FLOAT, &[1, 3, 8, 8]), value("z", FLOAT, &[1])];
     let two = graph(two, vec![node("Add", &["x", "z"], "y")], vec![]);
     let lacking = tensor("w", FLOAT, &[1 << 40, 1 << 40], &[], &[]);
@@ -186,6 +199,13 @@ fn what_cannot_be_used_is_refused_in_words() {
             "",
             "",
         ),
+        (
+            "a vast constant",
+            shaped("ConstantOfShape", &[1 << 30]),
+            "",
+            "[1073741824] values",
+        ),
+        ("constants", many(), "", "[33554432] values"),
         (
             "a negative constant",
             shaped("ConstantOfShape", &[-5]),
