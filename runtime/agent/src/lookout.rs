@@ -67,6 +67,9 @@ fn watch(
             trigger.missed();
         }
         let turn = trigger.turn(&frame, now, watch.gate.may(now));
+        if let Some(took) = trigger.took() {
+            metrics.took("network", took);
+        }
         let due = follow.is_some_and(|period| now.duration_since(chosen) >= period.0);
         gone |= turn == Turn::Falls && follow.is_some();
         if gone {

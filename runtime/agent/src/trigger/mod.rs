@@ -165,6 +165,11 @@ pub trait Trigger: Send {
         None
     }
 
+    /// How long a network has run for the last turn, if one has.
+    fn took(&self) -> Option<Duration> {
+        None
+    }
+
     /// The event of what rose last could not be made.
     fn missed(&mut self) {}
 }

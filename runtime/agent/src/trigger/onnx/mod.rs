@@ -33,6 +33,7 @@ pub(crate) struct Onnx {
     debounce: Duration,
     edge: Edge,
     found: Option<Found>,
+    took: Option<Duration>,
     /// The last run failed: it is said once.
     failed: bool,
 }
@@ -51,12 +52,16 @@ impl Onnx {
             debounce,
             edge: Edge::default(),
             found: None,
+            took: None,
             failed: false,
         }
     }
 
     fn look(&mut self, frame: &Frame, now: Instant) -> Turn {
-        match self.network.find_within(&frame.picture, &self.zones) {
+        let started = Instant::now();
+        let found = self.network.find_within(&frame.picture, &self.zones);
+        self.took = Some(started.elapsed());
+        match found {
             Ok(found) => {
                 self.failed = false;
                 let turn = self.edge.turn(found.is_some(), now, self.debounce);
@@ -75,6 +80,7 @@ impl Onnx {
 
 impl Trigger for Onnx {
     fn turn(&mut self, frame: &Frame, now: Instant, may: bool) -> Turn {
+        self.took = None;
         let held = self.edge.holds();
         if !may && !held {
             // What came while nothing new may be made is new when it may.
@@ -97,6 +103,10 @@ impl Trigger for Onnx {
             score: found.score,
             area: found.area,
         })
+    }
+
+    fn took(&self) -> Option<Duration> {
+        self.took
     }
 
     fn missed(&mut self) {
