@@ -11,6 +11,10 @@ fuzz_target!(|payload: &[u8]| {
     own.camera.push(CameraConfig::new("door", "folder:a"));
     own.watch
         .push(WatchConfig::new("who", "door", "motion", "?"));
+    let mut net = WatchConfig::new("net", "door", "onnx:a.onnx", "?");
+    let onnx = serde_json::json!({"classes": ["a"]});
+    net.onnx = Some(serde_json::from_value(onnx).expect("it is one"));
+    own.watch.push(net);
     let Ok((desired, _)) = parse(payload) else {
         return;
     };

@@ -260,6 +260,45 @@ fn questions_are_answered_about_the_camera_and_about_a_picture() {
 }
 
 #[test]
+fn a_watch_looks_when_it_is_asked() {
+    let broker = Mosquitto::start();
+    let folder = device(broker.port, "command");
+    let viewer = Viewer::connect(broker.port, "viewer");
+    let agent = start(folder.path());
+    viewer.json(STATUS);
+    assert!(viewer.nothing_for(Duration::from_secs(2), |p| p.topic == EVENT));
+
+    let url = broker.url();
+    let see = ["fleet", "see", "porch", "--watch", "who", "--broker", &url];
+    let (code, answer, errors) = kinglet_tests::program::run(&see);
+    assert_eq!((code, &errors[..]), (0, ""));
+    let asked = event(&viewer);
+    assert_eq!(asked["answer"], answer.trim());
+    assert_eq!((&asked["type"], &asked["seq"]), (&json!("new"), &json!(1)));
+    assert!(asked["trigger"]["command"].is_string());
+    let id = asked["id"].as_str().unwrap();
+    assert_eq!(asked["picture"], format!("kinglet/porch/image/{id}"));
+
+    let scene = std::fs::read(root().join("tools/eval/scenes/000.png")).unwrap();
+    let image = base64::engine::general_purpose::STANDARD.encode(scene);
+    let args = json!({ "watch": "who", "image": image });
+    let payload = json!({ "id": "q1", "args": args }).to_string();
+    viewer.send("kinglet/porch/command/see", payload);
+    let asked = event(&viewer);
+    assert_eq!(asked["answer"], "a snake");
+    assert_eq!(asked["trigger"], json!({ "command": "q1", "image": true }));
+    let reply = viewer.json("kinglet/porch/result/q1");
+    assert_eq!(reply["event"], asked["id"]);
+    assert_eq!(reply["result"]["answer"], "a snake");
+
+    let (code, _, errors) =
+        kinglet_tests::program::run(&[&see[..4], &["what", "--broker", &url]].concat());
+    assert_eq!(code, 1);
+    assert!(errors.contains("what"), "{errors}");
+    assert_eq!(agent.terminate(), Some(0));
+}
+
+#[test]
 fn a_drawing_is_looked_at_and_drawn_again() {
     let broker = Mosquitto::start();
     let folder = device(broker.port, "every:1h");

@@ -302,6 +302,12 @@ fn what_is_there_is_not_overwritten_and_what_cannot_be_is_refused() {
     let again = [&enrol[..], &[&there]].concat();
     assert_eq!(kinglet_tests::program::run(&again).0, 0);
     kinglet_tests::program::refused(&again, &["acl", "overwritten"]);
+    let acl = |folder: &str| std::fs::read_to_string(path(&format!("{folder}/acl"))).unwrap();
+    let other = path("home");
+    let home = [&enrol[..], &[&other, "--homeassistant"]].concat();
+    assert_eq!(kinglet_tests::program::run(&home).0, 0);
+    let line = "topic write homeassistant/+/kinglet-porch/+/config\n";
+    assert!(acl("home").contains(line) && !acl("porch").contains("homeassistant"));
     let key = path("key.pem");
     assert_eq!(
         kinglet_tests::program::run(&["fleet", "key", "-o", &key]).0,
@@ -339,6 +345,7 @@ fn what_is_there_is_not_overwritten_and_what_cannot_be_is_refused() {
         vec!["enrol", "fleet", "-o", &there],
         vec!["see", "a/b"],
         vec!["see", "porch", "--group", "doors"],
+        vec!["see", "porch", "--watch", "who", "--ask", "?"],
         vec!["draw", "porch", "-o", "x.png"],
         vec!["set", "porch", "[]"],
     ] {

@@ -271,7 +271,7 @@ fn discovered() -> Vec<(String, Value)> {
     assert_eq!(running.terminate(), Some(0));
     // Who comes later finds the same.
     let late = Viewer::connect(broker.port, "late");
-    for _ in 0..3 {
+    for _ in 0..4 {
         let kept = late.wait("a retained message", |p| {
             p.topic.starts_with(b"homeassistant/")
         });
@@ -294,6 +294,33 @@ fn home_assistant_finds_the_device_its_answers_and_its_pictures() {
     let connection = entity("homeassistant/binary_sensor/kinglet-porch/connection/config");
     assert_eq!(connection["state_topic"], "kinglet/porch/status");
     assert_eq!(connection["device"], sensor["device"]);
+    let button = entity("homeassistant/button/kinglet-porch/who/config");
+    assert_eq!(button["command_topic"], "kinglet/porch/command/see");
+    assert_eq!(button["payload_press"], r#"{"args":{"watch":"who"}}"#);
+}
+
+#[test]
+fn home_assistant_gets_no_button_where_commands_are_signed() {
+    let broker = Mosquitto::start();
+    let folder = device(&format!("url = \"{}\"", broker.url()), "command");
+    let key = "ed25519:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
+    append(
+        folder.path(),
+        &format!("[homeassistant]\n[commands]\nkeys = [\"{key}\"]"),
+    );
+    let viewer = Viewer::connect(broker.port, "home");
+    let running = Running::start(&mut agent(folder.path()));
+    let mut topics = Vec::new();
+    for _ in 0..3 {
+        let found = viewer.wait("a message for Home Assistant", |p| {
+            p.topic.starts_with(b"homeassistant/")
+        });
+        topics.push(String::from_utf8(found.topic.to_vec()).unwrap());
+    }
+    assert!(!topics.iter().any(|t| t.contains("/button/")), "{topics:?}");
+    let other = |p: &rumqttc::v5::mqttbytes::v5::Publish| p.topic.starts_with(b"homeassistant/");
+    assert!(viewer.nothing_for(Duration::from_secs(1), other));
+    assert_eq!(running.terminate(), Some(0));
 }
 
 /// Home Assistant's own rules, in the Python of `KINGLET_HOMEASSISTANT`.

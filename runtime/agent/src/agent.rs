@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -14,33 +14,30 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::camera::{Camera, Report};
 use crate::clock::{self, Clock};
 use crate::config::Config;
-use crate::crew::{Crew, StartWatch};
+use crate::crew::Crew;
 use crate::engine::Engine;
 use crate::error::{AgentError, Result};
 use crate::homeassistant;
 use crate::inbox::{CHANGES, Inbox, UPDATES};
 use crate::link::{Connection, Link};
+use crate::lookout;
 use crate::message::{Stamped, State, Status, json, rfc3339};
 use crate::operation::{Metrics, Monitor, Pulse, Server};
 use crate::orders::Orders;
 use crate::outbox::{Class, Outbox};
 use crate::pending::Pending;
-use crate::schedule;
 use crate::security::Security;
 use crate::shadow::{self, Change, Shadow};
 use crate::slot::Slot;
 use crate::state;
 use crate::temperature;
 use crate::topic::Topics;
-use crate::trigger::Trigger;
 use crate::update::{self, Surroundings, Updater};
-use crate::watch::Watch;
+use crate::watch::Current;
 use crate::worker::{Job, QUEUE, Worker, message};
 
 /// Progress messages that may wait.
 const PROGRESS: usize = 32;
-/// How long a watch sleeps before it looks whether the agent has stopped.
-const WATCH_WAIT: Duration = Duration::from_millis(500);
 /// The outbox's file in the state directory.
 const OUTBOX: &str = "outbox.redb";
 /// The file of what else survives a restart.
@@ -141,11 +138,13 @@ impl Agent {
             metrics: Arc::clone(&metrics),
         });
         let (progress, progress_queue) = mpsc::channel(PROGRESS);
+        let watches = Arc::new(Current::default());
         let worker = Worker {
             engine: Arc::clone(&engine),
             topics: topics.clone(),
             slots: slots.clone(),
             outputs: config.output.clone(),
+            watches: Arc::clone(&watches),
             outbox: Arc::clone(&outbox),
             progress,
             stopping: Arc::clone(&stopping),
@@ -155,8 +154,9 @@ impl Agent {
             metrics: Arc::clone(&metrics),
         };
         let worker = thread("worker", move || worker.run(&queue))?;
-        let start_watch = start_watch(slots, jobs.clone(), Arc::clone(&metrics));
-        let crew = Arc::new(Crew::new(folder.to_owned(), reports, start_watch));
+        let start_watch = lookout::starter(slots, jobs.clone(), Arc::clone(&metrics));
+        let crew = Crew::new(folder.to_owned(), reports, watches, start_watch);
+        let crew = Arc::new(crew);
         if let Err(e) = crew.set(&config.camera, &ready.watches) {
             crew.stop();
             return Err(e);
@@ -183,7 +183,7 @@ impl Agent {
             outbox: Arc::clone(&outbox),
             metrics: Arc::clone(&metrics),
             crew: Arc::clone(&crew),
-            discovery: discovery(config.clone(), topics.clone(), engine.model().name),
+            discovery: discovery(config.clone(), topics.clone(), Arc::clone(&engine)),
             changed: Arc::clone(&status_changed),
         };
         let shadow = Arc::new(Shadow::new(parts, ready));
@@ -329,87 +329,21 @@ async fn keep_time(
     }
 }
 
-/// How a watch's thread is started.
-fn start_watch(
-    slots: HashMap<String, Arc<Slot>>,
-    jobs: SyncSender<Job>,
-    metrics: Arc<Metrics>,
-) -> StartWatch {
-    Box::new(move |watched, stop| {
-        let trigger = watched.when.trigger(&watched.config)?;
-        // A configuration that was checked names a camera that is there.
-        let slot = slots
-            .get(&watched.config.camera)
-            .cloned()
-            .unwrap_or_default();
-        let (jobs, metrics) = (jobs.clone(), Arc::clone(&metrics));
-        thread("watch", move || {
-            watch(&watched, trigger, &slot, &stop, &jobs, &metrics);
-        })
-    })
-}
-
-/// A watch's thread: every new frame goes past its trigger.
-fn watch(
-    watch: &Arc<Watch>,
-    mut trigger: Box<dyn Trigger>,
-    slot: &Slot,
-    stop: &AtomicBool,
-    jobs: &SyncSender<Job>,
-    metrics: &Metrics,
-) {
-    // A rule in words is asked about at its own rate: the worker knows then when an event is due.
-    let follow = watch.config.follow.filter(|_| watch.condition.is_none());
-    let mut chosen = Instant::now();
-    let mut seen = 0;
-    let mut last = None;
-    while !slot.closed() && !stop.load(Ordering::Relaxed) {
-        let Some(frame) = slot.newer_than(seen, WATCH_WAIT) else {
-            continue;
-        };
-        seen = frame.number;
-        let now = Instant::now();
-        let fires = watch.gate.open(now, schedule::local(frame.at)) && trigger.fires(&frame, now);
-        let due = follow.is_some_and(|period| now.duration_since(chosen) >= period.0);
-        if !(fires || due && trigger.stands()) {
-            continue;
-        }
-        chosen = now;
-        last = Some(Arc::clone(&frame));
-        let job = Job::Look {
-            watch: Arc::clone(watch),
-            frame,
-            since: now,
-            part: trigger.part(),
-            again: !fires,
-        };
-        match jobs.try_send(job) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_)) => {
-                tracing::warn!(watch = watch.config.name, "busy: a frame was not looked at");
-                metrics.missed(&watch.config.name);
-            }
-            Err(TrySendError::Disconnected(_)) => return,
-        }
-    }
-    // Not when the agent stops: what is seen then goes on.
-    if let Some(frame) = last.filter(|_| !slot.closed()) {
-        let watch = Arc::clone(watch);
-        if jobs.try_send(Job::Leave { watch, frame }).is_err() {
-            tracing::warn!("busy: the event of a watch that was changed has no end");
-        }
-    }
-}
-
 /// What makes others know the device and its watches, for whoever asked for it.
-fn discovery(config: Config, topics: Topics, model: String) -> shadow::Discovery {
+fn discovery(config: Config, topics: Topics, engine: Arc<dyn Engine>) -> shadow::Discovery {
     Box::new(move |now| match &config.homeassistant {
-        Some(home) => homeassistant::discovery(&home.prefix, now, &topics, &model),
+        Some(home) => {
+            let model = engine.model().name;
+            homeassistant::discovery(&home.prefix, now, &topics, &model)
+        }
         None => Vec::new(),
     })
 }
 
-fn thread(what: &'static str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+pub(crate) fn thread(
+    what: &'static str,
+    run: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>> {
     std::thread::Builder::new()
         .name(what.to_owned())
         .spawn(run)
@@ -429,6 +363,7 @@ fn start_updates(
     changed: Arc<Notify>,
 ) -> Result<SyncSender<Vec<u8>>> {
     let (updates, inbox) = sync_channel(UPDATES);
+    let news = Arc::clone(&shadow);
     let publish = move |progress: update::Progress| {
         let ended = progress.state.is_end();
         let topic = topics.job_progress(&progress.id);
@@ -437,6 +372,8 @@ fn start_updates(
         }
         if ended {
             changed.notify_one();
+            // It may be another model's.
+            news.announce();
         }
     };
     thread("update", move || match updater {

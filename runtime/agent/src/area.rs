@@ -26,6 +26,17 @@ impl Area {
             && other.top < self.bottom
     }
 
+    /// `[x, y, width, height]`, as far as it is within the picture.
+    pub(crate) fn of([x, y, width, height]: [f64; 4]) -> Self {
+        let (left, top) = (x.clamp(0.0, 1.0), y.clamp(0.0, 1.0));
+        Area {
+            left,
+            top,
+            right: (x + width).clamp(left, 1.0),
+            bottom: (y + height).clamp(top, 1.0),
+        }
+    }
+
     /// As pixels of a picture: left, top, width, height; at least one pixel each way.
     pub(crate) fn pixels(&self, width: u32, height: u32) -> [usize; 4] {
         let span = |from: f64, to: f64, size: u32| {
@@ -44,6 +55,12 @@ impl Area {
         let (width, height) = (self.right - self.left, self.bottom - self.top);
         // Thousandths are as fine as anybody needs.
         [self.left, self.top, width, height].map(|x| (x * 1000.0).round() / 1000.0)
+    }
+
+    /// Whether a point is within.
+    #[cfg(feature = "onnx")]
+    pub(crate) fn holds(&self, x: f64, y: f64) -> bool {
+        (self.left..=self.right).contains(&x) && (self.top..=self.bottom).contains(&y)
     }
 }
 

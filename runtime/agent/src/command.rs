@@ -56,6 +56,13 @@ pub enum Action {
         /// The picture.
         look: Look,
     },
+    /// Ask a watch's question, and make an event of the answer.
+    Watch {
+        /// The watch.
+        name: String,
+        /// A picture that came with the command; none: the newest frame of the watch's camera.
+        picture: Option<Picture>,
+    },
     /// Draw.
     Draw(DrawRequest),
     /// Change a picture.
@@ -111,6 +118,8 @@ pub(crate) struct SeeArgs {
     camera: Option<String>,
     image: Option<String>,
     schema: Option<Value>,
+    /// A watch, which brings its camera, question, schema and examples; `image` alone may stand beside it.
+    watch: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -290,6 +299,17 @@ fn action(name: &str, args: Map<String, Value>) -> Result<Action, String> {
 }
 
 fn see(args: SeeArgs) -> Result<Action, String> {
+    if let Some(name) = args.watch {
+        let others = [&args.ask, &args.region, &args.camera];
+        if others.into_iter().any(Option::is_some) || args.schema.is_some() {
+            return Err("watch: it has its own question, schema and camera; image alone may stand beside it".to_owned());
+        }
+        let picture = match look(args.image, None)? {
+            Look::Picture(picture) => Some(picture),
+            Look::Camera(_) => None,
+        };
+        return Ok(Action::Watch { name, picture });
+    }
     let ask = args.ask.unwrap_or_else(|| DEFAULT_QUESTION.to_owned());
     if ask.len() > LONGEST_QUESTION {
         return Err(format!(
@@ -447,6 +467,10 @@ mod tests {
             ("draw", &long, "prompt"),
             ("see", r#"{"args": {"image": "!"}}"#, "base64"),
             ("see", r#"{"args": {"image": "AAAA"}}"#, "image"),
+            ("see", r#"{"args": {"watch": "w", "ask": "?"}}"#, "watch"),
+            ("see", r#"{"args": {"watch": "w", "camera": "c"}}"#, "watch"),
+            ("see", r#"{"args": {"watch": "w", "schema": {}}}"#, "watch"),
+            ("see", r#"{"args": {"watch": "w", "image": "!"}}"#, "base64"),
             ("sing", "{}", "sing"),
         ] {
             let (_, reason) = parsed(name, payload).unwrap_err();

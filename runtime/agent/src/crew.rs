@@ -10,7 +10,7 @@ use crate::camera::Camera;
 use crate::config::CameraConfig;
 use crate::error::Result;
 use crate::operation::Cameras;
-use crate::watch::Watch;
+use crate::watch::{Current, Watch};
 
 /// Starts the thread of a watch, which ends soon after the flag is set or its camera's slot is closed.
 pub(crate) type StartWatch =
@@ -20,6 +20,7 @@ pub(crate) type StartWatch =
 pub(crate) struct Crew {
     folder: PathBuf,
     seats: Cameras,
+    current: Arc<Current>,
     threads: Mutex<Threads>,
 }
 
@@ -38,10 +39,16 @@ struct Running {
 
 impl Crew {
     /// Nobody. Every camera has a seat: its counters and its slot.
-    pub(crate) fn new(folder: PathBuf, seats: Cameras, start_watch: StartWatch) -> Self {
+    pub(crate) fn new(
+        folder: PathBuf,
+        seats: Cameras,
+        current: Arc<Current>,
+        start_watch: StartWatch,
+    ) -> Self {
         Crew {
             folder,
             seats,
+            current,
             threads: Mutex::new(Threads {
                 start_watch: Some(start_watch),
                 cameras: BTreeMap::new(),
@@ -65,6 +72,8 @@ impl Crew {
             .try_for_each(|camera| self.set_camera(&mut threads, camera));
         let done = done.and(set_watches(&mut threads, watches, &start_watch));
         threads.start_watch = Some(start_watch);
+        let running = threads.watches.values().map(|r| Arc::clone(&r.watch));
+        self.current.set(running.collect());
         done
     }
 
@@ -176,7 +185,8 @@ mod tests {
             }))
         });
         let camera = CameraConfig::new("door", &format!("folder:{}?fps=50", folder.display()));
-        (Crew::new(PathBuf::new(), seats, start), camera, said)
+        let crew = Crew::new(PathBuf::new(), seats, Arc::default(), start);
+        (crew, camera, said)
     }
 
     fn watch(name: &str, ask: &str) -> Arc<Watch> {

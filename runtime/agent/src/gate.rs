@@ -1,6 +1,7 @@
 //! What no trigger passes: hours at which a watch does not look, its rest after an event, a most of events.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,8 @@ pub(crate) struct Gate {
     limit: Option<Limit>,
     /// When the last new events were made, the oldest first: as many as the limit counts, at least one.
     made: Mutex<VecDeque<Instant>>,
+    /// An event that its trigger wanted could not be made.
+    failed: AtomicBool,
 }
 
 impl Gate {
@@ -27,16 +30,17 @@ impl Gate {
             cooldown: watch.cooldown.map(|p| p.0).unwrap_or_default(),
             limit: watch.limit,
             made: Mutex::default(),
+            failed: AtomicBool::new(false),
         }
     }
 
-    /// Whether the watch may look `now`, which is `local` on the wall.
-    pub(crate) fn open(&self, now: Instant, local: DateTime) -> bool {
-        let open = self.hours.is_empty() || self.hours.iter().any(|h| h.contain(local));
-        open && self.may(now)
+    /// Whether the watch looks at all at this time of the day.
+    pub(crate) fn awake(&self, local: DateTime) -> bool {
+        self.hours.is_empty() || self.hours.iter().any(|h| h.contain(local))
     }
 
-    fn may(&self, now: Instant) -> bool {
+    /// Whether it may make a new event.
+    pub(crate) fn may(&self, now: Instant) -> bool {
         let made = self.lock();
         let older = |at: Option<&Instant>, than: Duration| {
             at.is_none_or(|at| now.saturating_duration_since(*at) >= than)
@@ -56,6 +60,16 @@ impl Gate {
         if made.len() > most {
             made.pop_front();
         }
+    }
+
+    /// An event that the trigger wanted could not be made.
+    pub(crate) fn failed(&self) {
+        self.failed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that has happened since this was last asked.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.swap(false, Ordering::Relaxed)
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Instant>> {
@@ -94,7 +108,7 @@ mod tests {
             "22:00-06:00".parse().unwrap(),
         ];
         let gate = Gate::of(&config);
-        let open = |time: &str| gate.open(Instant::now(), time.parse().unwrap());
+        let open = |time: &str| gate.awake(time.parse().unwrap());
         assert!(open("2026-11-23T08:30") && open("2026-11-23T23:00"));
         assert!(!open("2026-11-23T12:00"));
     }

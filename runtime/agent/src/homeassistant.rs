@@ -10,8 +10,8 @@ use crate::topic::Topics;
 /// The longest state that Home Assistant keeps, in characters.
 const LONGEST_STATE: usize = 255;
 
-/// What is published on every connect: for the device whether it is there, for every watch its last answer and
-/// its newest picture. `model` is the model's name.
+/// What is published on every connect: for the device whether it is there, for every watch its last answer, its
+/// newest picture and a button that lets it look now. `model` is the model's name.
 pub(crate) fn discovery(
     prefix: &str,
     config: &Config,
@@ -27,6 +27,10 @@ pub(crate) fn discovery(
     let mut messages = vec![device.connection()];
     for watch in &config.watch {
         messages.push(device.answer(watch));
+        // Home Assistant cannot sign.
+        if config.commands.keys.is_none() {
+            messages.push(device.button(watch));
+        }
         if watch.publish.contains(&Publish::Picture) {
             messages.push(device.picture(watch));
         }
@@ -68,6 +72,16 @@ impl Device<'_> {
             "value_template": template,
         });
         self.message("sensor", &watch.name, self.available(entity))
+    }
+
+    fn button(&self, watch: &WatchConfig) -> Message {
+        let entity = json!({
+            "name": format!("{}: look now", watch.name),
+            "icon": "mdi:eye-refresh",
+            "command_topic": self.topics.command("see"),
+            "payload_press": json!({ "args": { "watch": watch.name } }).to_string(),
+        });
+        self.message("button", &watch.name, self.available(entity))
     }
 
     fn picture(&self, watch: &WatchConfig) -> Message {

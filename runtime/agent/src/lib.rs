@@ -6,10 +6,11 @@
 //! - [`frame`]: [`Frame`], a picture of a camera.
 //! - [`camera`]: sources of frames, one file a kind; [`slot`]: the newest frame, older ones are
 //!   dropped and counted.
-//! - [`trigger`]: when a frame is looked at, one file a kind; [`schedule`]: times of the day; `gate`: hours,
+//! - [`trigger`]: when a frame is looked at, one file a kind (networks: a folder); [`schedule`]: times of the day; `gate`: hours,
 //!   rests and rates that no trigger passes; [`watch`](mod@watch): what is asked then; `life`: what becomes
 //!   of an event. [`period`]: lengths of time as users write them; `area`: parts of a picture.
 //! - [`steps`]: what may be done about what was seen; [`output`]: what may be switched.
+//! - `lookout`: the thread of a watch.
 //! - [`message`]: the payloads on the wire; [`topic`]: their topics; [`command`]: what is asked over
 //!   MQTT, checked.
 //! - [`outbox`]: messages on disk until the broker has them; `ballast`: room for a full disk.
@@ -48,6 +49,7 @@ mod inbox;
 pub mod keys;
 mod life;
 pub mod link;
+mod lookout;
 pub mod message;
 mod nonces;
 pub mod operation;

@@ -57,6 +57,9 @@ pub struct Event {
     pub answer: Value,
     /// Which model answered.
     pub model: ModelInfo,
+    /// What made it, if a command or a network did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<Cause>,
     /// Milliseconds by stage.
     pub timing: Timing,
     /// The topic of the picture, if it is published.
@@ -71,6 +74,31 @@ pub struct Event {
     /// What was done about it, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<Step>,
+}
+
+/// What made an event.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(untagged)]
+pub enum Cause {
+    /// Somebody asked: the event is not followed, and ends none that is.
+    Command {
+        /// The id of the command.
+        command: String,
+        /// Whether the picture came with the command, and not from the camera.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        image: bool,
+    },
+    /// A network found something.
+    Found {
+        /// What it is.
+        class: String,
+        /// How sure the network is, 0 to 1.
+        score: f64,
+        /// Left, top, width and height in fractions of the frame, if the network finds boxes.
+        #[serde(rename = "box", skip_serializing_if = "Option::is_none")]
+        area: Option<[f64; 4]>,
+    },
 }
 
 /// Milliseconds by stage.
@@ -156,6 +184,9 @@ pub enum Reply {
         device: String,
         /// What came out.
         result: Outcome,
+        /// The event that was made of it, if the question was a watch's.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        event: Option<String>,
         /// What came of looking at drawings, if more than one try was allowed.
         #[serde(skip_serializing_if = "Option::is_none")]
         check: Option<Check>,

@@ -69,6 +69,11 @@ impl Topics {
         self.of(&format!("result/{id}"))
     }
 
+    /// The command of this name.
+    pub fn command(&self, name: &str) -> String {
+        self.of(&format!("command/{name}"))
+    }
+
     /// Retained: the configuration that somebody wants this device to have.
     pub fn desired(&self) -> String {
         self.of("shadow/desired")
@@ -84,7 +89,7 @@ impl Topics {
         let groups = groups
             .iter()
             .map(|g| format!("{PREFIX}/group/{g}/command/+"));
-        [self.of("command/+"), self.desired(), self.job()]
+        [self.command("+"), self.desired(), self.job()]
             .into_iter()
             .chain(groups)
             .collect()

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 
@@ -33,6 +33,9 @@ pub struct Watch {
     pub when: When,
     /// What the model must have come to say yes to before it is asked.
     pub condition: Option<Question>,
+    /// The network that must come to find something before it is asked.
+    #[cfg(feature = "onnx")]
+    pub(crate) network: Option<Arc<crate::trigger::onnx::Network>>,
     /// What is asked.
     pub question: Question,
     /// The part of the picture that it is about.
@@ -67,9 +70,15 @@ impl Watch {
             }
         };
         let when = When::of(config)?;
+        if cfg!(not(feature = "onnx")) && matches!(when, When::Onnx(_)) {
+            let expected = "needs a program that was built with the feature onnx";
+            return Err(error("watch.when", &config.when, expected));
+        }
         let examples = config.example.iter().map(|e| example(e, &form, folder));
         Ok(Watch {
             condition: when.condition(),
+            #[cfg(feature = "onnx")]
+            network: network(config, &when, folder)?,
             when,
             region: config
                 .region
@@ -85,6 +94,27 @@ impl Watch {
             gate: Gate::of(config),
             config: config.clone(),
         })
+    }
+}
+
+/// The watches that run, for whoever is asked to let one look.
+#[derive(Debug, Default)]
+pub(crate) struct Current(Mutex<Vec<Arc<Watch>>>);
+
+impl Current {
+    /// These run from now on.
+    pub(crate) fn set(&self, watches: Vec<Arc<Watch>>) {
+        *self.lock() = watches;
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<Watch>> {
+        let watches = self.lock();
+        watches.iter().find(|w| w.config.name == name).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Watch>>> {
+        // The list is replaced as a whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -121,10 +151,40 @@ pub(crate) fn load_all(
                 .map_err(|e| error("watch.steps", &config.name, &format!("is refused: {e}")))?;
         }
         // It is made anew when the watch starts: here it is seen that it can be.
-        watch.when.trigger(config)?;
+        watch.when.trigger(&watch)?;
         Ok(Arc::new(watch))
     };
     config.watch.iter().map(load).collect()
+}
+
+/// The network of a watch, if a network decides.
+#[cfg(feature = "onnx")]
+fn network(
+    config: &WatchConfig,
+    when: &When,
+    folder: &Path,
+) -> Result<Option<Arc<crate::trigger::onnx::Network>>> {
+    use crate::config::ClassesConfig;
+    use crate::trigger::onnx::{LARGEST_NETWORK, Network};
+
+    let (When::Onnx(path), Some(onnx)) = (when, &config.onnx) else {
+        return Ok(None);
+    };
+    let classes = match &onnx.classes {
+        ClassesConfig::List(names) => names.clone(),
+        ClassesConfig::File(file) => {
+            let refuse = |reason: String| file_error("watch.onnx.classes", file, &reason);
+            let bytes = read(&folder.join(file), LARGEST_SCHEMA).map_err(refuse)?;
+            let text = String::from_utf8(bytes).map_err(|_| refuse("is no text".to_owned()))?;
+            let names: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
+            onnx.check_classes(&names)?;
+            names
+        }
+    };
+    let refuse = |reason: String| file_error("watch.when", path, &reason);
+    let bytes = read(&folder.join(path), LARGEST_NETWORK).map_err(refuse)?;
+    let network = Network::load(&path.display().to_string(), bytes, onnx, classes);
+    network.map(Some).map_err(refuse)
 }
 
 fn example(config: &ExampleConfig, form: &Form, folder: &Path) -> Result<Example> {

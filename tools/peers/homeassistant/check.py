@@ -43,5 +43,8 @@ for message in configurations:
             state = template.render(value_json=event, this={"state": state})
         answers = [e["answer"] for e in events if e["watch"] == message["payload"]["name"]]
         assert state == (answers[-1] if answers else "unknown"), f"the state is {state!r}"
+    if component == "button":
+        watch = json.loads(message["payload"]["payload_press"])["args"]["watch"]
+        assert message["payload"]["name"].startswith(watch), f"the button is of {watch}"
     checked += 1
 print(f"{checked} entities: Home Assistant accepts every one")

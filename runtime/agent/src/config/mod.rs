@@ -1,6 +1,7 @@
 //! What a user writes. Unknown keys are refused by name; paths are relative to the file.
 
 mod broker;
+mod onnx;
 mod watch;
 
 use std::path::{Path, PathBuf};
@@ -21,6 +22,10 @@ use crate::trigger::When;
 use crate::update::manifest::Keys;
 use crate::watch::MOST_EXAMPLES;
 pub use broker::{BrokerAddress, BrokerConfig};
+pub use onnx::{
+    Activation, Channels, ClassesConfig, Fit, LONGEST_CLASS, LONGEST_INPUT, Layout, MOST_CLASSES,
+    OnnxConfig, OutputLayout,
+};
 pub use watch::{ExampleConfig, Publish, SchemaConfig, StepsConfig, WatchConfig};
 
 /// A configuration file.

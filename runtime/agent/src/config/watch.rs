@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::OnnxConfig;
 use crate::period::{Limit, Period};
 use crate::schedule::Hours;
 
@@ -17,7 +18,7 @@ pub struct WatchConfig {
     pub name: String,
     /// The camera it looks through.
     pub camera: String,
-    /// `motion`, `every:DURATION`, `at:HH:MM` or `says:"RULE"`.
+    /// `motion`, `every:DURATION`, `at:HH:MM`, `says:"RULE"`, `onnx:FILE` or `command`.
     pub when: String,
     /// The question.
     pub ask: String,
@@ -27,6 +28,9 @@ pub struct WatchConfig {
     /// Pictures with the answers that are expected for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub example: Vec<ExampleConfig>,
+    /// What the network of `onnx:FILE` takes and finds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub onnx: Option<OnnxConfig>,
     /// The part `[x, y, width, height]`, in fractions of the picture, that the question is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region: Option<[f64; 4]>,
@@ -36,7 +40,8 @@ pub struct WatchConfig {
     /// What may be done about what was seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<StepsConfig>,
-    /// Rectangles `[x, y, width, height]`, in fractions of the picture: motion elsewhere does not count.
+    /// Rectangles `[x, y, width, height]`, in fractions of the picture: motion elsewhere does not count, nor do
+    /// boxes of a network whose centre is elsewhere.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub zone: Vec<[f64; 4]>,
     /// How long a scene must be still, or a rule true, before it counts.
@@ -69,6 +74,7 @@ impl WatchConfig {
             schema: None,
             example: Vec::new(),
             region: None,
+            onnx: None,
             publish: answer_only(),
             steps: None,
             zone: Vec::new(),

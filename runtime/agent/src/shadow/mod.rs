@@ -432,9 +432,26 @@ impl Shadow {
 
     fn report(&self, now: &Now) {
         let public = now.public(&self.parts.discovery);
-        let mut messages = vec![self.message(public.reported.clone())];
+        let reported = self.message(public.reported.clone());
+        let mut messages = self.replace(public);
+        messages.insert(0, reported);
+        self.store(messages);
+    }
+
+    /// Publishes what others know the device by, if it is not what it was.
+    pub(crate) fn announce(&self) {
+        let public = lock(&self.now).public(&self.parts.discovery);
+        let messages = self.replace(public);
+        if !messages.is_empty() {
+            self.store(messages);
+        }
+    }
+
+    /// What is public now. Returns the retained messages that make it known, beside what is reported.
+    fn replace(&self, public: Public) -> Vec<Message> {
         let before = std::mem::replace(&mut *lock(&self.public), public).discovery;
         let after = lock(&self.public).discovery.clone();
+        let mut messages = Vec::new();
         let gone = |old: &Message| !after.iter().any(|new| new.header.topic == old.header.topic);
         for mut old in before.iter().filter(|old| gone(old)).cloned() {
             // An empty message takes a retained one away.
@@ -442,7 +459,7 @@ impl Shadow {
             messages.push(old);
         }
         messages.extend(after.iter().filter(|new| !before.contains(new)).cloned());
-        self.store(messages);
+        messages
     }
 
     fn message(&self, payload: Vec<u8>) -> Message {

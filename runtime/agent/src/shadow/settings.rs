@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::config::{Config, OutboxConfig, SchemaConfig, WatchConfig};
+use crate::config::{ClassesConfig, Config, OutboxConfig, SchemaConfig, WatchConfig};
 
 /// The most watches.
 pub const MOST_WATCHES: usize = 32;
@@ -222,6 +222,17 @@ fn own_files(watch: &WatchConfig, own: &Config) -> Result<(), String> {
             ));
         }
     }
+    let names = |w: &WatchConfig| match &w.onnx.as_ref()?.classes {
+        ClassesConfig::File(file) => Some(file.clone()),
+        ClassesConfig::List(_) => None,
+    };
+    if let Some(file) = names(watch)
+        && !own.watch.iter().any(|w| names(w).as_ref() == Some(&file))
+    {
+        return Err(format!(
+            "watch \"{name}\": classes: {file:?} is no file that this device's own watches name"
+        ));
+    }
     if watch.when.starts_with("onnx:") && !own.watch.iter().any(|w| w.when == watch.when) {
         return Err(format!(
             "watch \"{name}\": when: {:?} is no file that this device's own watches name",
@@ -323,6 +334,10 @@ mod tests {
                     json!({"ask": "Help.", "allow": ["output:light=on"]}),
                 ),
                 "output:light=on",
+            ),
+            (
+                watch("onnx", json!({"classes": "/etc/shadow"})),
+                "/etc/shadow",
             ),
             (watch("when", json!("noon")), "noon"),
             (watch("camera", json!("roof")), "roof"),

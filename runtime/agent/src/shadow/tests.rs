@@ -16,6 +16,7 @@ const NOW: i64 = 1_800_000_000;
 const TOPIC: &str = "kinglet/porch/shadow/desired";
 
 struct Device {
+    labels: Arc<Mutex<Vec<String>>>,
     shadow: Shadow,
     source: Fake,
     /// The questions that run.
@@ -50,8 +51,15 @@ fn device(folder: &std::path::Path, key: Option<&PrivateKey>) -> Device {
             asked.lock().unwrap().retain(|other| *other != ask);
         }))
     });
+    let labels = Arc::new(Mutex::new(Vec::<String>::new()));
+    let labelled = Arc::clone(&labels);
     // Without seats no camera is started.
-    let crew = Crew::new(folder.to_owned(), Cameras::new(), start_watch);
+    let crew = Crew::new(
+        folder.to_owned(),
+        Cameras::new(),
+        Arc::default(),
+        start_watch,
+    );
     crew.set(&[], &ready.watches).unwrap();
     let orders = Orders::new(&own.commands, Arc::clone(&state), Arc::clone(&clock));
     let parts = Parts {
@@ -64,16 +72,19 @@ fn device(folder: &std::path::Path, key: Option<&PrivateKey>) -> Device {
         outbox: Arc::new(Outbox::open(&folder.join("outbox"), 1 << 20).unwrap()),
         metrics: Arc::default(),
         crew: Arc::new(crew),
-        // One message a watch.
-        discovery: Box::new(|config| {
+        // One message a watch, and one a label.
+        discovery: Box::new(move |config| {
             let named = |w: &WatchConfig| message(&w.name, json(&w.ask));
-            config.watch.iter().map(named).collect()
+            let labels = labelled.lock().unwrap().clone();
+            let labels = labels.iter().map(|label| message(label, json(&"")));
+            config.watch.iter().map(named).chain(labels).collect()
         }),
         changed: Arc::default(),
         own,
     };
     let shadow = Shadow::new(parts, ready);
     Device {
+        labels,
         shadow,
         source,
         asked,
@@ -284,5 +295,11 @@ fn what_others_know_of_the_watches_follows() {
     device.desire(desired(2, &json!({"watch": []})));
     assert_eq!(device.sent()[1], ("who".to_owned(), Vec::new()));
     assert_eq!(device.shadow.watches(), Vec::<String>::new());
+    // Another model may be known by another name.
+    device.shadow.announce();
+    assert_eq!(device.sent(), []);
+    device.labels.lock().unwrap().push("new model".to_owned());
+    device.shadow.announce();
+    assert_eq!(device.sent(), [("new model".to_owned(), json(&""))]);
     device.end();
 }

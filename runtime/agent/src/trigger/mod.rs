@@ -1,20 +1,28 @@
 //! When a frame is looked at, one file a kind.
 
 mod motion;
+#[cfg(feature = "onnx")]
+pub mod onnx;
 mod says;
 
+use std::path::PathBuf;
+#[cfg(feature = "onnx")]
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::area::{self, Area};
-use crate::config::{Publish, WatchConfig, error};
+use crate::config::{OnnxConfig, Publish, WatchConfig, error};
 use crate::engine::Question;
 use crate::error::Result;
 use crate::frame::Frame;
+use crate::message::Cause;
 use crate::period::Period;
 use crate::schedule::{self, Daily};
+use crate::watch::Watch;
 pub use motion::Motion;
 pub use says::DEFAULT_PERIOD;
-pub(crate) use says::{Edge, Turn};
+pub(crate) use says::Edge;
+pub use says::Turn;
 
 /// When a watch looks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +40,10 @@ pub enum When {
         /// How often the model is asked.
         period: Duration,
     },
+    /// When the network in this file comes to find something.
+    Onnx(PathBuf),
+    /// When somebody asks.
+    Command,
 }
 
 impl When {
@@ -44,6 +56,9 @@ impl When {
         if when == "motion" {
             return Ok(When::Motion);
         }
+        if when == "command" {
+            return Ok(When::Command);
+        }
         let says = |text| says::parse(text).map(|(rule, period)| When::Says { rule, period });
         when.strip_prefix("every:")
             .and_then(|period| period.parse().ok())
@@ -54,9 +69,13 @@ impl When {
                     .map(When::At)
             })
             .or_else(|| when.strip_prefix("says:").and_then(says))
+            .or_else(|| {
+                let file = when.strip_prefix("onnx:").filter(|file| !file.is_empty());
+                file.map(|file| When::Onnx(file.into()))
+            })
             .ok_or_else(|| {
                 let expected =
-                    "is not understood; motion, every:10s, at:06:30 or says:\"...\" is expected";
+                    "is not understood; motion, every:10s, at:06:30, says:\"...\", onnx:FILE or command is expected";
                 error("watch.when", when, expected)
             })
     }
@@ -67,7 +86,7 @@ impl When {
     /// [`crate::AgentError::Config`].
     pub fn of(watch: &WatchConfig) -> Result<Self> {
         let when = When::parse(&watch.when)?;
-        let stays = matches!(when, When::Motion | When::Says { .. });
+        let stays = matches!(when, When::Motion | When::Says { .. } | When::Onnx(_));
         let wrong = |key: &str, kinds: &str| {
             let expected = format!(
                 "looks when \"{}\"; {key} goes with {kinds} alone",
@@ -75,21 +94,31 @@ impl When {
             );
             Err(error(&format!("watch.{key}"), &watch.name, &expected))
         };
-        if !watch.zone.is_empty() && when != When::Motion {
-            return wrong("zone", "motion");
+        let boxes = watch.onnx.as_ref().is_some_and(OnnxConfig::finds_boxes);
+        if !watch.zone.is_empty() && when != When::Motion && !boxes {
+            return wrong("zone", "motion and with boxes of onnx:");
         }
         if watch.debounce.is_some() && !stays {
-            return wrong("debounce", "motion and says:");
+            return wrong("debounce", "motion, says: and onnx:");
         }
         if watch.follow.is_some() && !stays {
-            return wrong("follow", "motion and says:");
+            return wrong("follow", "motion, says: and onnx:");
+        }
+        match (&when, &watch.onnx) {
+            (When::Onnx(_), Some(onnx)) => onnx.check()?,
+            (When::Onnx(_), None) => {
+                let expected = "has no [watch.onnx]: the names of its classes are needed";
+                return Err(error("watch.when", &watch.when, expected));
+            }
+            (_, Some(_)) => return wrong("onnx", "onnx:"),
+            (_, None) => {}
         }
         area::read("watch.zone", &watch.zone)?;
         if let Some(region) = watch.region {
             area::read_one("watch.region", region)?;
-        } else if watch.publish.contains(&Publish::Crop) && when != When::Motion {
+        } else if watch.publish.contains(&Publish::Crop) && when != When::Motion && !boxes {
             let expected = format!(
-                "looks when \"{}\"; publish = [\"crop\"] goes with motion or a region",
+                "looks when \"{}\"; publish = [\"crop\"] goes with motion, with boxes of onnx: or with a region",
                 watch.when
             );
             return Err(error("watch.publish", &watch.name, &expected));
@@ -101,7 +130,7 @@ impl When {
     pub fn condition(&self) -> Option<Question> {
         match self {
             When::Says { rule, .. } => Some(says::question(rule)),
-            When::Motion | When::Every(_) | When::At(_) => None,
+            When::Motion | When::Every(_) | When::At(_) | When::Onnx(_) | When::Command => None,
         }
     }
 
@@ -109,57 +138,107 @@ impl When {
     ///
     /// # Errors
     /// [`crate::AgentError::Config`].
-    pub(crate) fn trigger(&self, watch: &WatchConfig) -> Result<Box<dyn Trigger>> {
+    pub(crate) fn trigger(&self, watch: &Watch) -> Result<Box<dyn Trigger>> {
+        let zones = area::read("watch.zone", &watch.config.zone)?;
+        let debounce = watch.config.debounce.map(|p| p.0);
         Ok(match self {
-            When::Motion => {
-                let zones = area::read("watch.zone", &watch.zone)?;
-                Box::new(Motion::new(&zones, watch.debounce.map(|p| p.0)))
-            }
-            When::Every(period) | When::Says { period, .. } => Box::new(Every {
-                period: *period,
-                due: None,
-            }),
+            When::Motion => Box::new(Motion::new(&zones, debounce)),
+            When::Every(period) | When::Says { period, .. } => Box::new(Every::new(*period)),
             When::At(times) => Box::new(Daily::new(times.clone())),
+            #[cfg(feature = "onnx")]
+            When::Onnx(_) => match (&watch.network, &watch.config.onnx) {
+                (Some(network), Some(config)) => {
+                    let (network, period) = (Arc::clone(network), config.every.0);
+                    let debounce = debounce.unwrap_or_default();
+                    Box::new(onnx::Onnx::new(network, zones, period, debounce))
+                }
+                // A watch that was loaded has both.
+                _ => Box::new(Never),
+            },
+            #[cfg(not(feature = "onnx"))]
+            When::Onnx(_) => Box::new(Never),
+            When::Command => Box::new(Never),
         })
     }
 }
 
 /// Decides for every frame whether it is looked at.
 pub(crate) trait Trigger: Send {
-    /// Whether this frame, which arrived `now`, is to be looked at.
-    fn fires(&mut self, frame: &Frame, now: Instant) -> bool;
+    /// What has become of the scene with this frame, which arrived `now`: [`Turn::Rises`] if it is to be looked at
+    /// as something new, which cannot be unless a new event `may` be made; [`Turn::Stands`] if the scene is still
+    /// the one that was looked at.
+    fn turn(&mut self, frame: &Frame, now: Instant, may: bool) -> Turn;
 
-    /// Whether the scene is still the one that was looked at.
-    fn stands(&self) -> bool {
-        true
+    /// What was seen in the frame of the last turn.
+    fn cause(&self) -> Option<Cause> {
+        None
     }
 
     /// The part of the picture that made it fire last, where it knows one.
     fn part(&self) -> Option<Area> {
+        match self.cause()? {
+            Cause::Found { area, .. } => area.map(Area::of),
+            Cause::Command { .. } => None,
+        }
+    }
+
+    /// How long a network has run for the last turn, if one has.
+    fn took(&self) -> Option<Duration> {
         None
+    }
+
+    /// The event of what rose last could not be made.
+    fn missed(&mut self) {}
+}
+
+/// Looks at nothing by itself.
+struct Never;
+
+impl Trigger for Never {
+    fn turn(&mut self, _: &Frame, _: Instant, _: bool) -> Turn {
+        Turn::Nothing
     }
 }
 
 impl Trigger for Daily {
-    fn fires(&mut self, frame: &Frame, _: Instant) -> bool {
-        self.passes(schedule::local(frame.at))
+    fn turn(&mut self, frame: &Frame, _: Instant, may: bool) -> Turn {
+        if may && self.passes(schedule::local(frame.at)) {
+            Turn::Rises
+        } else {
+            Turn::Nothing
+        }
     }
 }
 
+/// A fixed rate.
 struct Every {
     period: Duration,
     due: Option<Instant>,
 }
 
-impl Trigger for Every {
-    fn fires(&mut self, _: &Frame, now: Instant) -> bool {
-        let fires = self.due.is_none_or(|due| now >= due);
-        if fires {
+impl Every {
+    fn new(period: Duration) -> Self {
+        Every { period, due: None }
+    }
+
+    fn is_due(&mut self, now: Instant) -> bool {
+        let is_due = self.due.is_none_or(|due| now >= due);
+        if is_due {
             // From the due time, not from now, or the rate would drift; but never in the past.
             let next = self.due.unwrap_or(now) + self.period;
             self.due = Some(next.max(now));
         }
-        fires
+        is_due
+    }
+}
+
+impl Trigger for Every {
+    fn turn(&mut self, _: &Frame, now: Instant, may: bool) -> Turn {
+        if may && self.is_due(now) {
+            Turn::Rises
+        } else {
+            Turn::Nothing
+        }
     }
 }
 
@@ -202,6 +281,8 @@ mod tests {
             "every:0s",
             "every:NaNs",
             "noon",
+            "command:",
+            "onnx:",
             "at:",
             "at:25:00",
             "says:",
@@ -225,6 +306,50 @@ mod tests {
             ("motion", "zone = [[0, 0, 2, 1]]", "fractions"),
             ("motion", "region = [0, 0, 2, 1]", "watch.region"),
             ("every:1s", "publish = ['crop']", "watch.publish"),
+            ("command", "follow = '5s'", "watch.follow"),
+            ("onnx:a", "", "[watch.onnx]"),
+            ("motion", "onnx = { classes = ['a'] }", "watch.onnx"),
+            ("onnx:a", "onnx = { classes = [] }", "watch.onnx.classes"),
+            (
+                "onnx:a",
+                "onnx = { classes = ['a'], find = ['b'] }",
+                "watch.onnx.find",
+            ),
+            (
+                "onnx:a",
+                "onnx = { classes = ['a'], score = nan }",
+                "watch.onnx.score",
+            ),
+            (
+                "onnx:a",
+                "onnx = { classes = ['a'], overlap = 2 }",
+                "watch.onnx.overlap",
+            ),
+            (
+                "onnx:a",
+                "onnx = { classes = ['a'], size = [0, 9] }",
+                "watch.onnx.size",
+            ),
+            (
+                "onnx:a",
+                "onnx = { classes = ['a'], size = [64, 9999] }",
+                "watch.onnx.size",
+            ),
+            (
+                "onnx:a",
+                "onnx = { classes = ['a'], std = [1, 0, 1] }",
+                "watch.onnx.std",
+            ),
+            (
+                "onnx:a",
+                "onnx = { classes = ['a'], mean = [inf, 0, 1] }",
+                "mean",
+            ),
+            (
+                "onnx:a",
+                "zone = [[0, 0, 1, 1]]\nonnx = { classes = ['a'] }",
+                "watch.zone",
+            ),
         ] {
             let text = format!("name = 'w'\ncamera = 'c'\nwhen = '{when}'\nask = '?'\n{lines}");
             let watch: WatchConfig = toml::from_str(&text).unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::Trigger;
+use super::{Trigger, Turn};
 use crate::area::Area;
 use crate::frame::{Frame, Picture};
 
@@ -62,6 +62,22 @@ type Grid = Vec<f32>;
 const ADAPTATION: f32 = 0.05;
 
 impl Trigger for Motion {
+    fn turn(&mut self, frame: &Frame, now: Instant, may: bool) -> Turn {
+        if may && self.fires(frame, now) {
+            Turn::Rises
+        } else if self.changed_since.is_none() {
+            Turn::Stands
+        } else {
+            Turn::Nothing
+        }
+    }
+
+    fn part(&self) -> Option<Area> {
+        self.part
+    }
+}
+
+impl Motion {
     fn fires(&mut self, frame: &Frame, now: Instant) -> bool {
         let grid = brightness(&frame.picture);
         let moving = match &self.previous {
@@ -102,16 +118,6 @@ impl Trigger for Motion {
         fires
     }
 
-    fn stands(&self) -> bool {
-        self.changed_since.is_none()
-    }
-
-    fn part(&self) -> Option<Area> {
-        self.part
-    }
-}
-
-impl Motion {
     /// Motion within these parts of the picture; anywhere, if there are none. A scene must be still for
     /// `debounce`.
     pub(crate) fn new(zones: &[Area], debounce: Option<Duration>) -> Self {

@@ -33,9 +33,9 @@ pub(super) fn question(rule: &str) -> Question {
     }
 }
 
-/// What has become of a rule since it was last looked at.
+/// What has become of a rule, or of a scene, since it was last looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Turn {
+pub enum Turn {
     /// It does not hold, or not for long enough yet.
     Nothing,
     /// It has come to hold.
@@ -70,6 +70,12 @@ impl Edge {
             (true, true) => Turn::Stands,
             (true, false) => Turn::Falls,
         }
+    }
+
+    /// Whether it held when it was last looked at.
+    #[cfg(feature = "onnx")]
+    pub(crate) fn holds(&self) -> bool {
+        self.held
     }
 
     /// The event could not be made: it is still to come.

@@ -7,10 +7,10 @@ use serde_json::Value;
 use super::{Worker, message, picture, timing};
 use crate::area::Area;
 use crate::config::Publish;
-use crate::engine::Question;
+use crate::engine::{EngineError, Question};
 use crate::frame::Frame;
 use crate::life::Life;
-use crate::message::{Event, EventType, Stamped, Timing, json, rfc3339};
+use crate::message::{Cause, Event, EventType, Stamped, Timing, json, rfc3339};
 use crate::outbox::Class;
 use crate::steps::Taken;
 use crate::trigger::Turn;
@@ -25,14 +25,16 @@ pub(super) struct Sight<'a> {
     pub(super) since: Instant,
     /// The part of it that matters.
     pub(super) part: Option<Area>,
+    /// What made it worth a look, if that can be said.
+    pub(super) cause: Option<&'a Cause>,
 }
 
 /// What was seen in a frame.
-struct Seen {
-    answer: Value,
+pub(super) struct Seen {
+    pub(super) answer: Value,
     /// What was done then.
     taken: Vec<Taken>,
-    timing: Timing,
+    pub(super) timing: Timing,
 }
 
 impl Worker {
@@ -60,7 +62,10 @@ impl Worker {
                         watch.gate.made(now);
                         life.begin(watch, id, answer, now);
                     }
-                    None => life.edge.forget(),
+                    None => {
+                        life.edge.forget();
+                        watch.gate.failed();
+                    }
                 }
             }
             Turn::Stands => self.again(life, sight),
@@ -70,8 +75,9 @@ impl Worker {
 
     /// Makes an event of a frame. Returns its id and answer.
     fn new_event(&self, sight: &Sight<'_>) -> Option<(String, Value)> {
-        let (answer, timing) = self.ask(sight)?;
-        let seen = self.act(sight, answer.clone(), timing);
+        let seen = self.ask(sight).map(|said| self.act(sight, said));
+        let seen = seen.inspect_err(|e| log(sight, e)).ok()?;
+        let answer = seen.answer.clone();
         let id = self.event(EventType::New, None, sight, seen)?;
         Some((id, answer))
     }
@@ -81,14 +87,16 @@ impl Worker {
         let Some(standing) = life.due(sight.watch, Instant::now()) else {
             return;
         };
-        let Some((answer, timing)) = self.ask(sight) else {
-            return;
+        let said = match self.ask(sight) {
+            Ok(said) => said,
+            Err(e) => return log(sight, &e),
         };
         standing.looked = Instant::now();
-        if answer == standing.answer {
+        if said.0 == standing.answer {
             return;
         }
-        let seen = self.act(sight, answer.clone(), timing);
+        let answer = said.0.clone();
+        let seen = self.act(sight, said);
         let id = Some(&standing.id[..]);
         if self.event(EventType::Update, id, sight, seen).is_some() {
             standing.answer = answer;
@@ -112,7 +120,7 @@ impl Worker {
     }
 
     /// Asks a watch's question.
-    fn ask(&self, sight: &Sight<'_>) -> Option<(Value, Timing)> {
+    pub(super) fn ask(&self, sight: &Sight<'_>) -> Result<(Value, Timing), EngineError> {
         let started = Instant::now();
         let (watch, picture) = (sight.watch, &sight.frame.picture);
         let region = watch
@@ -122,17 +130,12 @@ impl Worker {
             region,
             ..watch.question.clone()
         };
-        match self.see(picture, &question) {
-            Ok(answer) => Some((answer, timing(sight.since, started, "see"))),
-            Err(e) => {
-                tracing::error!(watch = watch.config.name, "{e}");
-                None
-            }
-        }
+        let answer = self.see(picture, &question)?;
+        Ok((answer, timing(sight.since, started, "see")))
     }
 
     /// Takes the steps that a watch allows.
-    fn act(&self, sight: &Sight<'_>, answer: Value, mut timing: Timing) -> Seen {
+    pub(super) fn act(&self, sight: &Sight<'_>, (answer, mut timing): (Value, Timing)) -> Seen {
         let started = Instant::now();
         let taken = match &sight.watch.steps {
             Some(steps) => self.steps(steps, sight, &answer),
@@ -149,7 +152,7 @@ impl Worker {
     }
 
     /// Stores an event, with an id of its own if none is given, which is returned.
-    fn event(
+    pub(super) fn event(
         &self,
         kind: EventType,
         id: Option<&str>,
@@ -158,6 +161,8 @@ impl Worker {
     ) -> Option<String> {
         let (watch, frame) = (&sight.watch.config, sight.frame);
         let wants = |what| watch.publish.contains(&what) && kind != EventType::End;
+        // What did not come from the camera is not its newest picture.
+        let foreign = matches!(sight.cause, Some(Cause::Command { image: true, .. }));
         let jpeg = (wants(Publish::Picture)).then(|| frame.picture.to_jpeg().ok());
         let part = sight.part.filter(|_| wants(Publish::Crop));
         let crop = part.map(|part| {
@@ -178,8 +183,10 @@ impl Worker {
             let picture = jpeg.flatten().map(|jpeg| {
                 let topic = self.topics.image(&name);
                 messages.push(picture(&topic, "image/jpeg", false, jpeg.clone()));
-                let latest = self.topics.latest(&watch.name);
-                messages.push(picture(&latest, "image/jpeg", true, jpeg));
+                if !foreign {
+                    let latest = self.topics.latest(&watch.name);
+                    messages.push(picture(&latest, "image/jpeg", true, jpeg));
+                }
                 topic
             });
             let crop = crop.flatten().map(|jpeg| {
@@ -198,6 +205,7 @@ impl Worker {
                     watch: watch.name.clone(),
                     answer: seen.answer,
                     model: self.engine.model(),
+                    trigger: sight.cause.cloned(),
                     timing: seen.timing,
                     picture,
                     region: part.filter(|_| crop.is_some()).map(|part| part.fractions()),
@@ -223,4 +231,8 @@ impl Worker {
         self.metrics.event(&watch.name, kind.name());
         Some(given)
     }
+}
+
+fn log(sight: &Sight<'_>, e: &EngineError) {
+    tracing::error!(watch = sight.watch.config.name, "{e}");
 }

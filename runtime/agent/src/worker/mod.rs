@@ -1,5 +1,6 @@
 //! The one thread that computes. It takes frames to look at (`look`) and commands from a bounded queue.
 
+mod asked;
 mod look;
 mod steps;
 #[cfg(test)]
@@ -25,14 +26,14 @@ use crate::command::{Action, Command, Look, ReplyTo};
 use crate::engine::{DrawRequest, Engine, EngineError, Form, Progress, Question, Step};
 use crate::frame::{Frame, Picture};
 use crate::life::Life;
-use crate::message::{Outcome, Reply, Stamped, Timing, json};
+use crate::message::{Cause, Outcome, Reply, Stamped, Timing, json};
 use crate::operation::{Metrics, Pulse};
 use crate::outbox::{Class, Header, Message, Outbox};
 use crate::output::OutputConfig;
 use crate::pending::Pending;
 use crate::slot::Slot;
 use crate::topic::Topics;
-use crate::watch::Watch;
+use crate::watch::{Current, Watch};
 use look::Sight;
 
 /// Jobs that may wait.
@@ -55,12 +56,14 @@ pub(crate) enum Job {
         part: Option<Area>,
         /// Whether the scene is the one that was looked at before.
         again: bool,
+        /// What the trigger saw in it, if it can say so.
+        cause: Option<Cause>,
     },
-    /// A watch has been taken away or changed: what it followed has ended.
+    /// What a watch followed has ended: it is not there any more, or the watch is not.
     Leave {
         /// The watch.
         watch: Arc<Watch>,
-        /// The last frame that it chose.
+        /// The frame in which it is gone, or the last one that was chosen.
         frame: Arc<Frame>,
     },
     /// A command.
@@ -79,6 +82,8 @@ pub(crate) struct Worker {
     pub(crate) slots: HashMap<String, Arc<Slot>>,
     /// What watches may switch.
     pub(crate) outputs: Vec<OutputConfig>,
+    /// The watches that run.
+    pub(crate) watches: Arc<Current>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) progress: mpsc::Sender<Message>,
     /// Set when the agent stops: what is being computed is given up.
@@ -105,6 +110,7 @@ impl Worker {
                     since,
                     part,
                     again,
+                    cause,
                 } => {
                     let life = lives.entry(watch.config.name.clone()).or_default();
                     let part = watch.region.or(part);
@@ -113,17 +119,18 @@ impl Worker {
                         frame: &frame,
                         since,
                         part,
+                        cause: cause.as_ref(),
                     };
                     self.look(life, &sight, again);
                 }
                 Job::Leave { watch, frame } => {
                     if let Some(mut life) = lives.remove(&watch.config.name) {
-                        let (since, part) = (Instant::now(), None);
                         let sight = Sight {
                             watch: &watch,
                             frame: &frame,
-                            since,
-                            part,
+                            since: Instant::now(),
+                            part: None,
+                            cause: None,
                         };
                         self.end(&mut life, &sight);
                     }
@@ -172,6 +179,7 @@ impl Worker {
         }
         match &command.action {
             Action::See { question, look } => self.answer(reply, question, look, since),
+            Action::Watch { name, picture } => self.asked(reply, name, picture.as_ref(), since),
             Action::Draw(request) if request.tries > 1 => self.checked(reply, request, since),
             Action::Draw(request) => self.drawing(reply, request, since, &mut |progress| {
                 self.engine.draw(request, progress)
@@ -229,6 +237,7 @@ impl Worker {
             id: reply.id.clone(),
             device: self.topics.device().to_owned(),
             result: Outcome::Picture(topic.clone()),
+            event: None,
             check,
             timing,
         };
@@ -329,6 +338,11 @@ impl Worker {
             Look::Picture(picture) => return Ok(picture.clone()),
             Look::Camera(name) => name,
         };
+        Ok(self.newest(name.as_deref())?.picture.clone())
+    }
+
+    /// The newest frame of a camera; of the only one, if none is named.
+    fn newest(&self, name: Option<&str>) -> Result<Arc<Frame>, String> {
         let slot = match name {
             Some(name) => self
                 .slots
@@ -339,8 +353,8 @@ impl Worker {
                 (_, n) => return Err(format!("camera: this device has {n}, one must be named")),
             },
         };
-        let frame = slot.newest().ok_or("the camera delivers no frame now")?;
-        Ok(frame.picture.clone())
+        slot.newest()
+            .ok_or_else(|| "the camera delivers no frame now".to_owned())
     }
 
     fn keep(&self, messages: Vec<Message>) {
@@ -356,6 +370,7 @@ pub(crate) fn result(topics: &Topics, reply: &ReplyTo, result: Outcome, timing: 
         id: reply.id.clone(),
         device: topics.device().to_owned(),
         result,
+        event: None,
         check: None,
         timing,
     };

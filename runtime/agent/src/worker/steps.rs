@@ -259,6 +259,7 @@ mod tests {
             since: Instant::now(),
             part: None,
             again: false,
+            cause: None,
         };
         sender.send(job).unwrap();
         drop(sender);
@@ -370,6 +371,7 @@ mod tests {
                 since: Instant::now(),
                 part,
                 again: false,
+                cause: None,
             };
             sender.send(job).unwrap();
         }

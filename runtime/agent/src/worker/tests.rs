@@ -58,6 +58,7 @@ pub(super) fn worker(engine: Arc<dyn Engine>, folder: &Path) -> Worker {
         topics: Topics::new("porch"),
         slots: HashMap::new(),
         outputs: Vec::new(),
+        watches: Arc::default(),
         outbox: Arc::new(outbox),
         progress: mpsc::channel(1).0,
         stopping: Arc::default(),
@@ -104,6 +105,7 @@ fn events_until(watch: &str, frames: &[(u8, bool)], leaves: bool) -> Vec<(String
             since,
             part: None,
             again,
+            cause: None,
         };
         sender.send(job).unwrap();
     }
@@ -190,4 +192,91 @@ fn a_watch_that_leaves_ends_what_it_followed() {
     assert_eq!(named(&made), expected);
     let made = events_until("when = 'motion'", &frames[..1], true);
     assert_eq!(named(&made), [("new", "0-1", "100")]);
+}
+
+#[test]
+fn a_watch_that_is_asked_looks_whatever_holds_it_back_and_leaves_what_it_follows() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut worker = worker(Arc::new(Brightness), folder.path());
+    let lines = "name = 'day'\ncamera = 'door'\nask = 'how bright?'\npublish = ['answer', 'picture']\n\
+                 hours = ['mon 00:00-00:01']\nlimit = '1/d'\nwhen = 'motion'\nfollow = '1h'";
+    let watch = crate::watch::Watch::load(&toml::from_str(lines).unwrap(), folder.path());
+    let watch = Arc::new(watch.unwrap());
+    worker.watches.set(vec![Arc::clone(&watch)]);
+    let slot = Arc::new(Slot::default());
+    worker.slots = HashMap::from([("door".to_owned(), Arc::clone(&slot))]);
+    let (sender, jobs) = channel();
+    let ask = |id: &str, name: &str, picture: Option<u8>| {
+        let reply = ReplyTo {
+            id: id.to_owned(),
+            topic: None,
+            correlation: None,
+            clock: None,
+        };
+        let command = Box::new(Command {
+            reply,
+            expires: None,
+            action: Action::Watch {
+                name: name.to_owned(),
+                picture: picture.map(|light| frame(1, light).picture.clone()),
+            },
+        });
+        let since = Instant::now();
+        sender.send(Job::Command { command, since }).unwrap();
+    };
+    let look = |number, light, again| {
+        let job = Job::Look {
+            watch: Arc::clone(&watch),
+            frame: frame(number, light),
+            since: Instant::now(),
+            part: None,
+            again,
+            cause: None,
+        };
+        sender.send(job).unwrap();
+    };
+    slot.put(frame(1, 70).as_ref().clone());
+    look(1, 50, false);
+    ask("a", "day", None);
+    ask("b", "day", Some(30));
+    ask("b", "day", Some(30));
+    ask("c", "night", None);
+    ask("d", "day", Some(255));
+    look(2, 60, true);
+    drop(sender);
+    worker.run(&jobs);
+    let (mut events, mut replies, mut pictures) = (Vec::new(), Vec::new(), Vec::new());
+    while let Some((key, message)) = worker.outbox.first().unwrap() {
+        let topic = message.header.topic;
+        if message.header.content_type == "image/jpeg" {
+            pictures.push(topic);
+        } else {
+            let value: Value = serde_json::from_slice(&message.payload).unwrap();
+            match &topic[..] {
+                "kinglet/porch/event" => events.push(value),
+                _ => replies.push(value),
+            }
+        }
+        worker.outbox.remove(key).unwrap();
+    }
+    let short = |e: &Value| format!("{} {} {} {}", e["type"], e["id"], e["answer"], e["trigger"]);
+    let events: Vec<String> = events.iter().map(short).collect();
+    let expected = [
+        r#""new" "0-1" "50" null"#,
+        r#""new" "0-2" "70" {"command":"a"}"#,
+        // Its id has the time of the command.
+        &events[2],
+        r#""update" "0-1" "60" null"#,
+    ];
+    assert_eq!(events, expected);
+    assert!(events[2].contains(r#""30" {"command":"b","image":true}"#));
+    assert_eq!(replies[0]["event"], "0-2");
+    assert_eq!(replies[0]["result"]["answer"], "70");
+    assert_eq!(replies[1], replies[2], "a repeat makes no second event");
+    assert!(replies[3]["error"].as_str().unwrap().contains("night"));
+    assert!(replies[4]["error"].as_str().unwrap().contains("bright"));
+    // A picture that came with a command is not the camera's newest.
+    let latest = |t: &&String| t.ends_with("/latest/day");
+    assert_eq!(pictures.iter().filter(latest).count(), 3);
+    assert_eq!(pictures.len(), 7);
 }

@@ -125,6 +125,9 @@ pub(crate) struct SeeArgs {
     /// A JSON Schema: the answer is JSON that it accepts.
     #[arg(long, value_name = "S.json")]
     pub(crate) schema: Option<PathBuf>,
+    /// Let this watch look now: its question, and an event like its others.
+    #[arg(long, value_name = "NAME", value_parser = name, conflicts_with_all = ["ask", "camera", "schema"])]
+    pub(crate) watch: Option<String>,
     #[command(flatten)]
     pub(crate) order: OrderArgs,
 }
@@ -207,8 +210,11 @@ pub(crate) struct EnrolArgs {
     /// ones are then refused.
     #[arg(long, value_name = "ed25519:...")]
     pub(crate) signer: Vec<PublicKey>,
+    /// Lets it make itself known to Home Assistant.
+    #[arg(long)]
+    pub(crate) homeassistant: bool,
     /// Not a device, but somebody who uses kinglet fleet: no configuration, another access list.
-    #[arg(long, conflicts_with_all = ["group", "signer"])]
+    #[arg(long, conflicts_with_all = ["group", "signer", "homeassistant"])]
     pub(crate) operator: bool,
     /// The folder to make, with all of it.
     #[arg(short, long, value_name = "DIR")]

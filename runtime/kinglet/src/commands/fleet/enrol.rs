@@ -115,6 +115,9 @@ fn configuration(broker: &BrokerConfig, tls: bool, args: &EnrolArgs) -> String {
         let keys = args.signer.iter().map(ToString::to_string).collect();
         text += &format!("\n[commands]\nkeys = {}\n", list(keys));
     }
+    if args.homeassistant {
+        text += "\n[homeassistant]\n";
+    }
     text
 }
 
@@ -137,6 +140,13 @@ fn device_access(args: &EnrolArgs) -> String {
     ];
     for topic in written {
         text += &format!("topic write {topic}\n");
+    }
+    if args.homeassistant {
+        // Its own entities, and nobody else's.
+        text += &format!(
+            "topic write homeassistant/+/kinglet-{}/+/config\n",
+            args.name
+        );
     }
     text + "topic write kinglet/fleet/reply/+\n"
 }

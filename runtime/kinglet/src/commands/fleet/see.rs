@@ -20,6 +20,9 @@ pub(crate) async fn run(cli: &Cli, broker: &mut Broker, args: &SeeArgs) -> Outco
     if let Some(camera) = &args.camera {
         given.insert("camera".to_owned(), camera.clone().into());
     }
+    if let Some(watch) = &args.watch {
+        given.insert("watch".to_owned(), watch.clone().into());
+    }
     if let Some(path) = &args.schema {
         let refuse = |e| Failure::new(format_args!("{}: {e}", path.display()));
         let schema = serde_json::from_slice(&crate::commands::read(path)?).map_err(refuse)?;
