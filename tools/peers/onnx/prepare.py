@@ -57,7 +57,7 @@ mean = [0.5, 0.5, 0.5]
 std = [0.5, 0.5, 0.5]
 """
 for i, (text, width, height) in enumerate(
-    [("Parcel 4711", 192, 48), ("Deliveries", 192, 48), ("NO PARKING", 384, 96), ("Please ring twice", 500, 80)]
+    [("Parcel 4711", 192, 48), ("Please ring twice", 500, 80)]
 ):
     upright = Image.new("RGB", (width, height), "white")
     font = ImageFont.load_default(size=height * 0.6)
