@@ -59,6 +59,7 @@ pub struct Agent {
     clock: tokio::task::JoinHandle<()>,
     stop: watch::Sender<bool>,
     connection: watch::Receiver<Connection>,
+    lost: watch::Receiver<Option<String>>,
     monitor: Arc<Monitor>,
 }
 
@@ -195,8 +196,10 @@ impl Agent {
             changes.clone(),
             stopped.clone(),
         ));
+        let (losing, lost) = watch::channel(None);
         let updates = start_updates(
             updater,
+            losing,
             Arc::clone(&clock),
             Arc::clone(&shadow),
             topics.clone(),
@@ -256,6 +259,7 @@ impl Agent {
             clock: keeping,
             stop,
             connection,
+            lost,
             monitor,
         })
     }
@@ -263,6 +267,17 @@ impl Agent {
     /// Whether the broker is there, now and as it changes.
     pub fn connection(&self) -> watch::Receiver<Connection> {
         self.connection.clone()
+    }
+
+    /// Returns, with the reason, once there is no model any more: nothing can be answered, and the program must
+    /// be started anew.
+    pub async fn lost(&self) -> String {
+        let mut lost = self.lost.clone();
+        match lost.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            // What installs models has ended before; the model stays as it is.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// How it does.
@@ -419,6 +434,7 @@ fn thread(what: &'static str, run: impl FnOnce() + Send + 'static) -> Result<Joi
 /// Starts what installs models, or what says that none are taken. Returns where jobs go.
 fn start_updates(
     updater: Option<Updater>,
+    losing: watch::Sender<Option<String>>,
     clock: Arc<Clock>,
     shadow: Arc<Shadow>,
     topics: Topics,
@@ -442,6 +458,9 @@ fn start_updates(
                 now: Box::new(move || clock.known()),
                 accepts: Box::new(move |engine| shadow.suits(engine)),
                 publish: Box::new(publish),
+                lost: Box::new(move |reason| {
+                    losing.send_replace(Some(reason));
+                }),
             };
             updater.run(&around, &inbox);
         }

@@ -13,8 +13,9 @@ use crate::message::{Event, Reply, Stamped, Status};
 use crate::operation::Health;
 use crate::shadow::{OutboxSettings, Reported, Settings};
 use crate::signed;
+use crate::update::back::Back;
 use crate::update::manifest::Manifest;
-use crate::update::{Job, Progress};
+use crate::update::{Asked, Progress};
 
 /// A command.
 #[derive(JsonSchema)]
@@ -95,8 +96,9 @@ fn the_schemas_in_docs_are_those_of_the_types() {
         ("health", sent::<Health>()),
         ("result", sent::<Stamped<'static, Reply>>()),
         ("status", sent::<Stamped<'static, Status>>()),
-        ("job", taken_whole::<Job>()),
+        ("job", taken_whole::<Asked>()),
         ("job-progress", sent::<Progress>()),
+        ("rollback", taken_whole::<Back>()),
         ("manifest", taken_whole::<Manifest>()),
         ("shadow-desired", read::<Desired>()),
         ("shadow-reported", sent::<Reported>()),

@@ -35,6 +35,7 @@ pub(crate) struct Status {
 #[serde(default)]
 pub(crate) struct Model {
     pub(crate) name: String,
+    pub(crate) sha256: String,
 }
 
 impl Status {
