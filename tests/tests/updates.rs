@@ -140,13 +140,19 @@ impl World {
         }
     }
 
-    /// The hash of the model that the device says now, asked by another client: what it said before is gone.
-    fn model_now(&self) -> String {
-        // A status comes soon after a change, not with it.
-        std::thread::sleep(Duration::from_secs(2));
-        let viewer = Viewer::connect(self.broker.port, "asks");
-        let status = viewer.json("kinglet/porch/status");
-        status["model"]["sha256"].as_str().unwrap().to_owned()
+    /// Waits until the device's status names the model with this hash, asked by another client.
+    fn comes_to(&self, model: &str) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let viewer = Viewer::connect(self.broker.port, "asks");
+            let status = viewer.json("kinglet/porch/status");
+            let now = status["model"]["sha256"].as_str().unwrap().to_owned();
+            if now == model {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{now} runs, not {model}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
     }
 
     fn folder(&self) -> String {
@@ -447,7 +453,7 @@ fn a_rollback_goes_back_to_what_ran_before_and_the_bad_model_stays_away() {
         let (code, _, said) = fleet(&[&rollout[..], &["--within", "60s"]].concat());
         assert_eq!(code, 0, "{said}");
     }
-    assert_eq!(world.model_now(), hash(&second));
+    world.comes_to(&hash(&second));
 
     // Somebody else's key moves nothing.
     let other = text(&world.models.path().join("stranger.pem"));
@@ -467,12 +473,12 @@ fn a_rollback_goes_back_to_what_ran_before_and_the_bad_model_stays_away() {
         (1, true),
         "{said}"
     );
-    assert_eq!(world.model_now(), hash(&second));
+    world.comes_to(&hash(&second));
 
     let (code, out, said) = rollback(&second, Some(&first), &key);
     assert_eq!(code, 0, "{said}");
     assert!(out.contains("version 1: 1 of 1 devices run it"), "{out}");
-    assert_eq!(world.model_now(), hash(&first));
+    world.comes_to(&hash(&first));
     // The order given again finds nothing to do; the bad model's job does not bring it back.
     let (code, out, said) = rollback(&second, Some(&first), &key);
     assert_eq!((code, out.contains("no device")), (0, true), "{out}{said}");
@@ -494,6 +500,6 @@ fn a_rollback_goes_back_to_what_ran_before_and_the_bad_model_stays_away() {
         (0, true),
         "{out}{said}"
     );
-    assert_eq!(world.model_now(), own);
+    world.comes_to(&own);
     assert_eq!(running.terminate(), Some(0));
 }
