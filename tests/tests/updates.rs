@@ -53,7 +53,8 @@ impl World {
     fn start(&self) -> Running {
         let config = self.device.path().join("kinglet.toml");
         let mut command = kinglet(&["run", "--config", &text(&config)]);
-        let log = std::fs::File::options().append(true).create(true);
+        let mut log = std::fs::File::options();
+        let log = log.append(true).create(true);
         let log = log.open(self.device.path().join("log")).unwrap();
         command.env("KINGLET_LOG", "error,kinglet_agent::update=info");
         Running::start(command.stderr(log))

@@ -388,8 +388,15 @@ impl Updater {
             let reason = format!("the rollback has expired: {}", back.expires);
             return Err(Failure::Passing(reason));
         }
+        let running = record.running().map(Manifest::which);
+        if record.left.contains(&back.leaves) && (running == back.to || running.is_none()) {
+            // Done before, by another order: there is nothing to do.
+            told.version.set(Some(record.version()));
+            told.say(JobState::Confirmed, None, None);
+            return Ok(());
+        }
         // Not remembered: it may still come to run, and the order is good until it expires.
-        if record.running().map(Manifest::which).as_ref() != Some(&back.leaves) {
+        if running.as_ref() != Some(&back.leaves) {
             let reason = format!(
                 "the rollback leaves version {leaves}; version {} runs",
                 record.version()

@@ -723,10 +723,15 @@ fn a_rollback_goes_back_once_and_the_bad_model_does_not_return() {
         assert_eq!(state, JobState::Refused);
         assert!(reason.contains("was left"), "{reason}");
     }
-    // The order given again under another name finds nothing to leave.
+    // The order given again under another name finds it done.
+    let before = world.disk.0.lock().unwrap().record.clone();
     let (end, now) = ordered(&world, &order(&world, "replayed", &new, Some(&old)));
-    assert_eq!((end.state, &*now), (JobState::Refused, "model 1, good"));
-    assert!(end.reason.unwrap().contains("version 1 runs"));
+    assert_eq!((end.state, &*now), (JobState::Confirmed, "model 1, good"));
+    assert_eq!(
+        world.disk.0.lock().unwrap().record,
+        before,
+        "nothing is changed"
+    );
 
     // A better one comes, and leaves nothing to replay either.
     let better = world.manifest(3, "model 3, good");
@@ -734,6 +739,7 @@ fn a_rollback_goes_back_once_and_the_bad_model_does_not_return() {
     assert_eq!(end.0, JobState::Confirmed, "{}", end.1);
     let (end, now) = ordered(&world, &order(&world, "late", &new, Some(&old)));
     assert_eq!((end.state, &*now), (JobState::Refused, "model 3, good"));
+    assert!(end.reason.unwrap().contains("version 3 runs"));
 }
 
 #[test]
