@@ -324,7 +324,7 @@ fn whenever_it_is_killed_the_old_or_the_new_model_runs() {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let running = world.start();
     let mut old = world.model_of_status();
-    let manifests = [1, 2, 3].map(|version| world.model(version, "right"));
+    let manifests = [1, 2, 3, 4, 5, 6, 7].map(|version| world.model(version, "right"));
     drop(running);
     let mut confirmed = 0;
     // Kills by what the device had said last of its job; and those after which a model was on trial.
@@ -336,9 +336,10 @@ fn whenever_it_is_killed_the_old_or_the_new_model_runs() {
         assert_eq!(world.model_of_status(), old);
         world.job(&id, manifest, &world.folder());
         for kill in 0..kills.div_ceil(manifests.len() as u32) {
-            // Every other one waits for the switch.
-            let (aimed, pause) = match kill % 2 {
-                0 => (true, random.random_range(0..20)),
+            // The first hits what comes before a switch, the second waits for the switch.
+            let (aimed, pause) = match kill % 3 {
+                0 => (false, random.random_range(0..60)),
+                1 => (true, random.random_range(0..20)),
                 _ => (false, random.random_range(0..400)),
             };
             let topic = format!("kinglet/porch/job/{id}");
