@@ -379,9 +379,11 @@ impl Updater {
     ) -> std::result::Result<(), Failure> {
         let keys = record.keys.as_ref().unwrap_or(&self.trust);
         let back = Back::open(&job.rollback, keys).map_err(Failure::Passing)?;
-        let (now, leaves) = ((around.now)(), back.leaves.version);
+        let leaves = back.leaves.version;
+        told.version
+            .set(Some(back.to.as_ref().map_or(0, |to| to.version)));
         told.leaves.set(Some(leaves));
-        let Some(now) = now else {
+        let Some(now) = (around.now)() else {
             return Err(Failure::Later("the time is not known yet".to_owned()));
         };
         if back.expiry().map_err(Failure::Passing)? < now {
@@ -397,6 +399,8 @@ impl Updater {
         }
         // Not remembered: it may still come to run, and the order is good until it expires.
         if running.as_ref() != Some(&back.leaves) {
+            // Neither: whoever asks sees by this that there was nothing to leave.
+            told.version.set(None);
             let reason = format!(
                 "the rollback leaves version {leaves}; version {} runs",
                 record.version()

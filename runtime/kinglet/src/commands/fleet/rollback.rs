@@ -103,19 +103,8 @@ pub(crate) async fn run(
     (signed, back): (Signed, Back),
 ) -> Outcome {
     let roster = roster::get(broker, "kinglet/+/status").await?;
-    let mut devices = args.chosen.of(&roster)?;
-    let chosen = devices.len();
-    // Those that are there say what they run: the others have nothing to leave. So the same command goes on
-    // where an interrupted one was.
-    devices.retain(|name| {
-        let device = roster.get(name).map(|device| &device.status);
-        device.is_none_or(|d| !d.online() || d.model.sha256 == back.leaves.sha256)
-    });
-    let elsewhere = chosen - devices.len();
-    let there = |name: &String| roster.get(name).is_some_and(|d| d.status.online());
-    if elsewhere > 0 {
-        eprintln!("{elsewhere} of {chosen} devices run another model, and are left alone");
-    }
+    // All of them: a status is some seconds old, and who runs another model says so.
+    let devices = args.chosen.of(&roster)?;
     let id = id(&back);
     let lots = Lots {
         payload: serde_json::to_vec(&BackJob {
@@ -128,19 +117,6 @@ pub(crate) async fn run(
         chosen: &args.chosen,
         advice: "the same command goes on",
     };
-    if !devices.iter().any(there) {
-        for device in &devices {
-            let topic = format!("kinglet/{device}/job");
-            broker.retain(&topic, lots.payload.clone()).await?;
-        }
-        let waiting = devices.len();
-        let result = json!({ "job": lots.id, "devices": {}, "silent": devices });
-        let version = back.leaves.version;
-        let text = format!(
-            "no device that is online runs version {version}; {waiting} that are not will leave it"
-        );
-        return crate::commands::print(cli.json, &result, &text);
-    }
     deliver(cli, broker, &lots, &roster, devices).await
 }
 

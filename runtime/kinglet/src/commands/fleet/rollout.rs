@@ -193,8 +193,13 @@ pub(crate) async fn deliver(
         Some(version) => format!("version {version}"),
         None => "the models of their configurations".to_owned(),
     };
+    let elsewhere = standing.ended.values().filter(|p| elsewhere(p)).count();
+    let others = match elsewhere {
+        0 => String::new(),
+        n => format!(", {n} run another one and stay as they are"),
+    };
     let text = format!(
-        "{model}: {confirmed} of {all} devices run it, {} failed, {} have not answered",
+        "{model}: {confirmed} of {all} devices run it{others}, {} failed, {} have not answered",
         standing.failed(),
         silent.len()
     );
@@ -203,7 +208,7 @@ pub(crate) async fn deliver(
 
 impl Standing {
     fn failed(&self) -> usize {
-        let failed = |p: &&Progress| p.state != JobState::Confirmed;
+        let failed = |p: &&Progress| p.state != JobState::Confirmed && !elsewhere(p);
         self.ended.values().filter(failed).count()
     }
 
@@ -211,6 +216,11 @@ impl Standing {
         let silent = self.asked.iter().filter(|d| !self.ended.contains_key(*d));
         silent.collect()
     }
+}
+
+/// Whether a device runs another model than a rollback leaves: then there was nothing to do.
+fn elsewhere(progress: &Progress) -> bool {
+    progress.state == JobState::Refused && progress.leaves.is_some() && progress.version.is_none()
 }
 
 /// The same manifest is the same job, whoever rolls it out and when.

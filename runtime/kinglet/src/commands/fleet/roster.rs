@@ -35,7 +35,6 @@ pub(crate) struct Status {
 #[serde(default)]
 pub(crate) struct Model {
     pub(crate) name: String,
-    pub(crate) sha256: String,
 }
 
 impl Status {
