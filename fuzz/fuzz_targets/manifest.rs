@@ -2,6 +2,8 @@
 #![no_main]
 
 use kinglet_agent::keys::PublicKey;
+use kinglet_agent::update::Asked;
+use kinglet_agent::update::back::Back;
 use kinglet_agent::update::manifest::{Keys, Manifest};
 use libfuzzer_sys::fuzz_target;
 
@@ -14,12 +16,17 @@ fuzz_target!(|data: &[u8]| {
         keys: vec![key],
         threshold: 1,
     };
-    if let Ok(job) = kinglet_agent::update::parse(data) {
-        assert!(Manifest::open(&job.manifest, &keys).is_err());
+    match kinglet_agent::update::parse(data) {
+        Ok(Asked::Install(job)) => assert!(Manifest::open(&job.manifest, &keys).is_err()),
+        Ok(Asked::Back(job)) => assert!(Back::open(&job.rollback, &keys).is_err()),
+        Err(_) => {}
     }
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };
+    if let Ok(back) = Back::parse(text) {
+        assert!(back.check().is_ok() && back.expiry().is_ok());
+    }
     if let Ok(manifest) = Manifest::parse(text) {
         for file in &manifest.files {
             assert!(!file.path.contains(['/', '\\', '\0']) && !file.path.starts_with('.'));

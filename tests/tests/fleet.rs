@@ -101,6 +101,8 @@ fn the_page_about_fleets_does_what_it_says() {
     assert!(!errors.contains("roof: rolled-back"), "{errors}");
     assert_eq!(lines("the roof was spared"), 1, "{said}");
     assert_eq!(lines("version 1: 2 of 2 devices run it"), 1, "{said}");
+    let back = "the models of their configurations: 2 of 2 devices run it";
+    assert_eq!(lines(back), 1, "{said}");
     assert_eq!(
         &std::fs::read(page.path("porch.jpg")).unwrap()[..2],
         b"\xff\xd8"

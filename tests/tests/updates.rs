@@ -2,6 +2,8 @@
 // Helpers of tests are tests too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -11,6 +13,7 @@ use std::time::{Duration, Instant};
 use kinglet_tests::{Mosquitto, Running, Viewer, device, kinglet, root};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use rumqttc::v5::mqttbytes::v5::Publish;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -50,8 +53,17 @@ impl World {
     fn start(&self) -> Running {
         let config = self.device.path().join("kinglet.toml");
         let mut command = kinglet(&["run", "--config", &text(&config)]);
-        command.env("KINGLET_LOG", "error");
-        Running::start(&mut command)
+        let mut log = std::fs::File::options();
+        let log = log.append(true).create(true);
+        let log = log.open(self.device.path().join("log")).unwrap();
+        command.env("KINGLET_LOG", "error,kinglet_agent::update=info");
+        Running::start(command.stderr(log))
+    }
+
+    /// Starts so far that found a model on trial.
+    fn trials(&self) -> usize {
+        let log = std::fs::read_to_string(self.device.path().join("log")).unwrap();
+        log.matches("a model on trial").count()
     }
 
     /// Another container of the bundled model, and its signed manifest, which expects this answer about a
@@ -126,6 +138,21 @@ impl World {
             if status["state"] == "online" {
                 return status["model"]["sha256"].as_str().unwrap().to_owned();
             }
+        }
+    }
+
+    /// Waits until the device's status names the model with this hash, asked by another client.
+    fn comes_to(&self, model: &str) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let viewer = Viewer::connect(self.broker.port, "asks");
+            let status = viewer.json("kinglet/porch/status");
+            let now = status["model"]["sha256"].as_str().unwrap().to_owned();
+            if now == model {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{now} runs, not {model}");
+            std::thread::sleep(Duration::from_millis(200));
         }
     }
 
@@ -297,28 +324,55 @@ fn whenever_it_is_killed_the_old_or_the_new_model_runs() {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let running = world.start();
     let mut old = world.model_of_status();
-    let manifests = [1, 2, 3].map(|version| world.model(version, "right"));
+    let manifests = [1, 2, 3, 4, 5, 6, 7].map(|version| world.model(version, "right"));
     drop(running);
-    let (mut killed, mut confirmed) = (0, 0);
+    let mut confirmed = 0;
+    // Kills by what the device had said last of its job; and those after which a model was on trial.
+    let (mut stages, mut on_trial) = (BTreeMap::<String, u32>::new(), 0);
     for (version, manifest) in manifests.iter().enumerate() {
         let new = hash(manifest);
         let id = format!("update-{version}");
-        let running = world.start();
+        let mut running = world.start();
         assert_eq!(world.model_of_status(), old);
         world.job(&id, manifest, &world.folder());
-        let mut running = running;
-        for _ in 0..kills.div_ceil(manifests.len() as u32) {
-            std::thread::sleep(Duration::from_millis(random.random_range(0..400)));
+        for kill in 0..kills.div_ceil(manifests.len() as u32) {
+            // The first hits what comes before a switch, the second waits for the switch.
+            let (aimed, pause) = match kill % 3 {
+                0 => (false, random.random_range(0..60)),
+                1 => (true, random.random_range(0..20)),
+                _ => (false, random.random_range(0..400)),
+            };
+            let topic = format!("kinglet/porch/job/{id}");
+            let stage = RefCell::new("nothing yet".to_owned());
+            let heard = |publish: &Publish| {
+                if publish.topic == topic {
+                    let said: Value = serde_json::from_slice(&publish.payload).unwrap();
+                    let said = said["state"].as_str().unwrap();
+                    let end = ["confirmed", "rolled-back", "refused"].contains(&said);
+                    *stage.borrow_mut() = said.to_owned();
+                    return aimed && (said == "switching" || end);
+                }
+                false
+            };
+            let time = if aimed { 2000 } else { pause };
+            world.viewer.nothing_for(Duration::from_millis(time), heard);
+            if aimed {
+                std::thread::sleep(Duration::from_millis(pause));
+            }
             running.kill();
-            killed += 1;
+            *stages.entry(stage.into_inner()).or_default() += 1;
+            let before = world.trials();
             running = world.start();
             let now = world.model_of_status();
+            on_trial += world.trials() - before;
             assert!(
                 now == old || now == new,
                 "seed {seed}: neither the old nor the new model runs"
             );
         }
         // Left alone, it ends with the new one, or with the old one after too many kills during its trial.
+        running.kill();
+        running = world.start();
         let (state, reason) = world.end(&id);
         if state == "rolled-back" {
             assert!(reason.contains("started"), "{reason}");
@@ -335,8 +389,9 @@ fn whenever_it_is_killed_the_old_or_the_new_model_runs() {
         old = new;
     }
     println!(
-        "updates: {confirmed} models installed, {killed} kills, the old or the new model ran after each"
+        "updates: {confirmed} models installed; kills by what was said last: {stages:?}; {on_trial} starts found a model on trial; the old or the new model ran after each"
     );
+    assert!(on_trial > 0, "no kill hit a switch: {stages:?}");
 }
 
 #[test]
@@ -383,5 +438,74 @@ fn a_rollout_begins_with_a_few_and_stops_when_they_fail() {
         .output()
         .unwrap();
     assert!(stopped.status.success());
+    assert_eq!(running.terminate(), Some(0));
+}
+
+#[test]
+fn a_rollback_goes_back_to_what_ran_before_and_the_bad_model_stays_away() {
+    let world = World::new();
+    let running = world.start();
+    let own = world.model_of_status();
+    let (url, base) = (world.broker.url(), world.folder());
+    let key = text(&world.models.path().join("key.pem"));
+    let (first, second) = (world.model(1, "right"), world.model(2, "right"));
+    for manifest in [&first, &second] {
+        let manifest = text(manifest);
+        let rollout = ["--broker", &url, "rollout", &manifest, "--base", &base];
+        let (code, _, said) = fleet(&[&rollout[..], &["--within", "60s"]].concat());
+        assert_eq!(code, 0, "{said}");
+    }
+    world.comes_to(&hash(&second));
+
+    // Somebody else's key moves nothing.
+    let other = text(&world.models.path().join("stranger.pem"));
+    fleet(&["key", "-o", &other]);
+    let rollback = |leaves: &Path, to: Option<&Path>, key: &str| {
+        let mut arguments: Vec<String> = ["--broker", &url, "rollback"].map(str::to_owned).into();
+        arguments.extend([text(leaves), "--sign-with".to_owned(), key.to_owned()]);
+        arguments.extend(["--within".to_owned(), "60s".to_owned()]);
+        if let Some(to) = to {
+            arguments.extend(["--to".to_owned(), text(to)]);
+        }
+        fleet(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let (code, _, said) = rollback(&second, Some(&first), &other);
+    assert_eq!(
+        (code, said.contains("0 of 1 signatures")),
+        (1, true),
+        "{said}"
+    );
+    world.comes_to(&hash(&second));
+
+    let (code, out, said) = rollback(&second, Some(&first), &key);
+    assert_eq!(code, 0, "{said}");
+    assert!(out.contains("version 1: 1 of 1 devices run it"), "{out}");
+    world.comes_to(&hash(&first));
+    // The order given again finds that all is done; the bad model's job does not bring it back.
+    let (code, out, said) = rollback(&second, Some(&first), &key);
+    assert_eq!(
+        (code, out.contains("1 of 1 devices run it")),
+        (0, true),
+        "{out}{said}"
+    );
+    world.job("late", &second, &base);
+    let (state, reason) = world.end("late");
+    assert_eq!(
+        (state.as_str(), reason.contains("was left")),
+        ("refused", true),
+        "{reason}"
+    );
+    assert_eq!(running.terminate(), Some(0));
+
+    // There is nothing before the first one but the configuration's own.
+    let running = world.start();
+    assert_eq!(world.model_of_status(), hash(&first));
+    let (code, out, said) = rollback(&first, None, &key);
+    assert_eq!(
+        (code, out.contains("1 of 1 devices run it")),
+        (0, true),
+        "{out}{said}"
+    );
+    world.comes_to(&own);
     assert_eq!(running.terminate(), Some(0));
 }

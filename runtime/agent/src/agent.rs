@@ -56,6 +56,7 @@ pub struct Agent {
     clock: tokio::task::JoinHandle<()>,
     stop: watch::Sender<bool>,
     connection: watch::Receiver<Connection>,
+    lost: watch::Receiver<Option<String>>,
     monitor: Arc<Monitor>,
 }
 
@@ -196,8 +197,10 @@ impl Agent {
             changes.clone(),
             stopped.clone(),
         ));
+        let (losing, lost) = watch::channel(None);
         let updates = start_updates(
             updater,
+            losing,
             Arc::clone(&clock),
             Arc::clone(&shadow),
             topics.clone(),
@@ -258,6 +261,7 @@ impl Agent {
             clock: keeping,
             stop,
             connection,
+            lost,
             monitor,
         })
     }
@@ -265,6 +269,17 @@ impl Agent {
     /// Whether the broker is there, now and as it changes.
     pub fn connection(&self) -> watch::Receiver<Connection> {
         self.connection.clone()
+    }
+
+    /// Returns, with the reason, once there is no model any more: nothing can be answered, and the program must
+    /// be started anew.
+    pub async fn lost(&self) -> String {
+        let mut lost = self.lost.clone();
+        match lost.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            // What installs models has ended before; the model stays as it is.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// How it does.
@@ -356,6 +371,7 @@ pub(crate) fn thread(
 /// Starts what installs models, or what says that none are taken. Returns where jobs go.
 fn start_updates(
     updater: Option<Updater>,
+    losing: watch::Sender<Option<String>>,
     clock: Arc<Clock>,
     shadow: Arc<Shadow>,
     topics: Topics,
@@ -382,6 +398,9 @@ fn start_updates(
                 now: Box::new(move || clock.known()),
                 accepts: Box::new(move |engine| shadow.suits(engine)),
                 publish: Box::new(publish),
+                lost: Box::new(move |reason| {
+                    losing.send_replace(Some(reason));
+                }),
             };
             updater.run(&around, &inbox);
         }

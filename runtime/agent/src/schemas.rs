@@ -14,8 +14,9 @@ use crate::operation::Health;
 use crate::output::OutputState;
 use crate::shadow::{OutboxSettings, Reported, Settings};
 use crate::signed;
+use crate::update::back::Back;
 use crate::update::manifest::Manifest;
-use crate::update::{Job, Progress};
+use crate::update::{Asked, Progress};
 
 /// A command.
 #[derive(JsonSchema)]
@@ -97,8 +98,9 @@ fn the_schemas_in_docs_are_those_of_the_types() {
         ("output", sent::<Stamped<'static, OutputState>>()),
         ("result", sent::<Stamped<'static, Reply>>()),
         ("status", sent::<Stamped<'static, Status>>()),
-        ("job", taken_whole::<Job>()),
+        ("job", taken_whole::<Asked>()),
         ("job-progress", sent::<Progress>()),
+        ("rollback", taken_whole::<Back>()),
         ("manifest", taken_whole::<Manifest>()),
         ("shadow-desired", read::<Desired>()),
         ("shadow-reported", sent::<Reported>()),

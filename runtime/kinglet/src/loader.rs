@@ -31,20 +31,11 @@ impl Loader for FileLoader {
             return Err(problem.to_string());
         }
         let weights = std::fs::metadata(file).map_err(|e| e.to_string())?.len();
-        let Some(memory) = memory() else {
-            return Ok(());
-        };
-        // The running model leaves before this one comes, so all of the machine's memory counts. Weights take
-        // about the file's size.
+        let read = |file| std::fs::read_to_string(file).unwrap_or_default();
+        let memory = Memory::read(&read("/proc/meminfo"), &read("/proc/self/status"));
+        // Weights take about the file's size.
         let needed = weights.saturating_add(BESIDE.min(weights.saturating_mul(4)));
-        if needed > memory {
-            return Err(format!(
-                "memory: it needs about {} MiB; this machine has {}",
-                needed >> 20,
-                memory >> 20
-            ));
-        }
-        Ok(())
+        memory.map_or(Ok(()), |memory| memory.takes(needed))
     }
 
     fn load(&self, file: &Path) -> Result<Arc<dyn Engine>, String> {
@@ -81,10 +72,67 @@ pub(crate) fn load(file: Option<&Path>) -> Outcome<Arc<ModelEngine<kinglet_kerne
     Ok(Arc::new(engine))
 }
 
-/// Bytes of memory that this machine has, as Linux counts them.
-fn memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix("MemTotal:"))?;
-    let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
-    Some(kib << 10)
+/// What a new model may use, in bytes.
+#[derive(Debug, PartialEq)]
+struct Memory {
+    /// What the system could give now.
+    available: u64,
+    /// What this program holds that the system could not take: the running model leaves before another comes.
+    held: u64,
+}
+
+impl Memory {
+    /// From what Linux says of the machine (`/proc/meminfo`) and of this program (`/proc/self/status`); none, if it
+    /// does not. Pages of a file that was mapped are available already, unless they are locked.
+    fn read(machine: &str, program: &str) -> Option<Self> {
+        let bytes = |text: &str, field: &str| {
+            let line = text.lines().find_map(|l| l.strip_prefix(field))?;
+            let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+            kib.checked_mul(1024)
+        };
+        let anonymous = bytes(program, "RssAnon:").unwrap_or(0);
+        let locked = bytes(program, "VmLck:").unwrap_or(0);
+        let resident = bytes(program, "VmRSS:").unwrap_or(0);
+        Some(Memory {
+            available: bytes(machine, "MemAvailable:")?,
+            // What is locked may be anonymous: it counts once.
+            held: anonymous.max(locked.min(resident)),
+        })
+    }
+
+    fn takes(&self, needed: u64) -> Result<(), String> {
+        let room = self.available.saturating_add(self.held);
+        if needed > room {
+            return Err(format!(
+                "memory: it needs about {} MiB; {} are available and the running model gives back at most {}",
+                needed >> 20,
+                self.available >> 20,
+                self.held >> 20
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_use_does_not_count_and_what_the_old_model_holds_does() {
+        let machine =
+            "MemTotal:        8000000 kB\nMemFree:  100 kB\nMemAvailable:    1024000 kB\n";
+        let program = "VmLck:\t       0 kB\nVmRSS:\t 2100000 kB\nRssAnon:\t 2048000 kB\n";
+        let memory = Memory::read(machine, program).unwrap();
+        assert_eq!((memory.available, memory.held), (1000 << 20, 2000 << 20));
+        memory.takes(3000 << 20).unwrap();
+        let refused = memory.takes(3001 << 20).unwrap_err();
+        for words in ["3001 MiB", "1000 are available", "at most 2000"] {
+            assert!(refused.contains(words), "{words}: {refused}");
+        }
+        let locked = "VmLck:\t 5000000 kB\nVmRSS:\t 4096000 kB\nRssAnon:\t 1024 kB\n";
+        assert_eq!(Memory::read(machine, locked).unwrap().held, 4000 << 20);
+        assert_eq!(Memory::read("", program), None);
+        assert_eq!(Memory::read("MemAvailable: many kB", program), None);
+    }
 }

@@ -348,17 +348,24 @@ impl Config {
             let text = format!("{} heads must divide it", v.heads);
             return Err(refuse(source, "vision: hidden size", v.hidden, &text));
         }
+        // Each size is bounded, their products are not, and on a board of 32 bits even less.
+        let product = |field: &str, sizes: &[usize]| {
+            let product = sizes.iter().try_fold(1usize, |all, n| all.checked_mul(*n));
+            product
+                .filter(|n| *n <= LARGEST_SIZE)
+                .ok_or_else(|| refuse(source, field, format!("{sizes:?}"), "it is too large"))
+        };
+        product("values of a latent token", &[a.channels, a.patch, a.patch])?;
+        product("values of a patch", &[3, v.patch, v.patch])?;
+        let vision = product(
+            "pixels of the position table's side",
+            &[v.patch, v.position_side],
+        )?;
+        let sides = [a.downsample, a.patch, a.position_side];
+        let latent = product("pixels of the latent position table's side", &sides)?;
         for (field, rule, side) in [
-            (
-                "the picture rule of the vision encoder",
-                v.rule,
-                v.patch * v.position_side,
-            ),
-            (
-                "the picture rule of the latents",
-                a.rule,
-                a.token_pixels() * a.position_side,
-            ),
+            ("the picture rule of the vision encoder", v.rule, vision),
+            ("the picture rule of the latents", a.rule, latent),
         ] {
             if rule.min == 0 || rule.stride == 0 || rule.min > rule.max || rule.max > side {
                 let got = format!("{}..{} by {}", rule.min, rule.max, rule.stride);
@@ -428,5 +435,27 @@ fn refuse(source: &str, field: &str, value: impl ToString, expected: &str) -> Mo
         field: field.to_owned(),
         value: value.to_string(),
         expected: expected.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Source;
+
+    #[test]
+    fn products_of_sizes_that_are_too_large_are_refused() {
+        let bundled = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/kinglet-tiny.gguf");
+        let sound = Source::open(bundled.as_ref()).unwrap().config;
+        sound.check("sound").unwrap();
+        let mut hostile = sound.clone();
+        hostile.latent.downsample = super::LARGEST_SIZE;
+        hostile.latent.patch = super::LARGEST_SIZE;
+        hostile.latent.position_side = super::LARGEST_SIZE;
+        assert!(hostile.check("latent").is_err(), "2^72");
+        let mut hostile = sound;
+        hostile.vision.patch = super::LARGEST_SIZE;
+        hostile.vision.position_side = super::LARGEST_SIZE;
+        let refused = hostile.check("vision").unwrap_err().to_string();
+        assert!(refused.contains("too large"), "{refused}");
     }
 }

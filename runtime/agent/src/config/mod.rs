@@ -19,6 +19,7 @@ use crate::period::Period;
 use crate::steps::Steps;
 use crate::topic;
 use crate::trigger::When;
+use crate::update::Place;
 use crate::update::manifest::Keys;
 use crate::watch::MOST_EXAMPLES;
 pub use broker::{BrokerAddress, BrokerConfig};
@@ -151,6 +152,9 @@ pub struct UpdateConfig {
     /// the system's.
     #[serde(default)]
     pub ca: Option<PathBuf>,
+    /// Where models may come from: addresses and folders, with all below them; left out: from anywhere.
+    #[serde(default)]
+    pub from: Option<Vec<String>>,
 }
 
 fn one() -> usize {
@@ -248,6 +252,14 @@ impl CameraConfig {
 pub const LONGEST_QUESTION: usize = 4096;
 
 impl Config {
+    /// Reads a file. Errors show its lines, but no password in an address.
+    ///
+    /// # Errors
+    /// The reason in words.
+    pub fn read(text: &str) -> std::result::Result<Self, String> {
+        toml::from_str(text).map_err(|e| without_passwords(&e.to_string()))
+    }
+
     /// A device without cameras.
     #[must_use]
     pub fn new(device: &str, broker: &str) -> Self {
@@ -306,6 +318,10 @@ impl Config {
                 &threshold,
                 &format!("is refused: {reason}"),
             ));
+        }
+        let from = self.update.iter().filter_map(|update| update.from.as_ref());
+        for place in from.flatten() {
+            Place::read(place)?;
         }
         let commands = &self.commands;
         if commands.keys.as_ref().is_some_and(Vec::is_empty) {
@@ -383,6 +399,25 @@ pub(crate) fn error(field: &str, value: &str, expected: &str) -> AgentError {
     }
 }
 
+/// A text in which `//user:password@host` is `//...@host`, and so is what only looks like that.
+fn without_passwords(text: &str) -> String {
+    let mut shown = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("//") {
+        shown += before;
+        shown += "//";
+        // A password may hold anything, so the line's last @ counts.
+        let end = after.find('\n').unwrap_or(after.len());
+        let (address, behind) = after.split_at(end);
+        match address.rsplit_once('@') {
+            Some((_, host)) => shown = shown + "...@" + host,
+            None => shown += address,
+        }
+        rest = behind;
+    }
+    shown + rest
+}
+
 pub(crate) fn name_error(field: &str, value: &str) -> AgentError {
     error(
         field,
@@ -394,6 +429,22 @@ pub(crate) fn name_error(field: &str, value: &str) -> AgentError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_shows_no_password() {
+        let rest =
+            "[device]\nname = 'a'\n[broker]\nurl = 'mqtt://localhost'\n[[camera]]\nname = 'door'\n";
+        for line in [
+            "source = \"rtsp://anna:se//cret@porch/1\" fps = 2",
+            "source = \"rtsp://anna:se//c@ret@porch/1",
+            "source = ['rtsp://anna:se//cret@porch/1']",
+            "source = 'mjpeg:http://anna:se\\\"cret@porch/1",
+        ] {
+            let refused = Config::read(&format!("{rest}{line}\n")).unwrap_err();
+            assert!(!refused.contains("cret"), "{line}: {refused}");
+            assert!(refused.contains("line 7"), "{refused}");
+        }
+    }
 
     #[test]
     fn who_may_sign_is_somebody_and_what_is_kept_is_bounded() {

@@ -1,14 +1,14 @@
 //! Where a model's files come from: a web server, or a folder of the device.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use hyper::header::{CONTENT_RANGE, HOST, RANGE, USER_AGENT};
+use hyper::header::{CONTENT_RANGE, HOST, LOCATION, RANGE, USER_AGENT};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -19,13 +19,25 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use url::{Host, Url};
 
+use crate::config;
 use crate::error::Result;
 use crate::security;
+
+#[cfg(test)]
+#[path = "fetch_tests.rs"]
+mod tests;
 
 /// How long a connection may take, with its encryption.
 const CONNECT: Duration = Duration::from_secs(15);
 /// How long a server may be silent.
 const SILENCE: Duration = Duration::from_secs(60);
+/// The least that a server must send in this time, or the connection is given up; the next one goes on where it was.
+const PACE: Pace = Pace {
+    window: Duration::from_secs(60),
+    least: 64 << 10,
+};
+/// The most redirections that are followed.
+const REDIRECTIONS: usize = 5;
 /// Bytes of a local file that are read at once.
 const PIECE: usize = 1 << 20;
 
@@ -56,16 +68,39 @@ pub(crate) trait Fetch: Send + Sync {
 /// Web servers and folders of the device.
 pub struct Web {
     tls: Arc<ClientConfig>,
+    /// Where files may come from; none: from anywhere.
+    from: Option<Vec<Place>>,
+    pace: Pace,
+}
+
+/// A rate that must be kept.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    window: Duration,
+    least: u64,
 }
 
 impl Web {
-    /// Servers with encryption are checked against the authorities in the PEM file `ca`, else the system's.
+    /// Servers with encryption are checked against the authorities in the PEM file `ca`, else the system's. Only
+    /// what lies below one of the places in `from` is fetched.
     ///
     /// # Errors
     /// [`crate::AgentError::Config`] if they cannot be read.
-    pub fn new(ca: Option<&Path>) -> Result<Self> {
-        let tls = Arc::new(security::trusting("update.ca", ca)?);
-        Ok(Web { tls })
+    pub fn new(ca: Option<&Path>, from: Option<&[String]>) -> Result<Self> {
+        let places = from.map(|from| from.iter().map(|text| Place::read(text)).collect());
+        Ok(Web {
+            tls: Arc::new(security::trusting("update.ca", ca)?),
+            from: places.transpose()?,
+            pace: PACE,
+        })
+    }
+
+    fn allows(&self, url: &Url) -> std::result::Result<(), FetchError> {
+        let within = |places: &Vec<Place>| places.iter().any(|place| place.has(url));
+        match self.from.as_ref().is_none_or(within) {
+            true => Ok(()),
+            false => Err(not_from(&shown(url))),
+        }
     }
 }
 
@@ -78,6 +113,10 @@ impl Fetch for Web {
         sink: Sink<'_>,
     ) -> std::result::Result<(), FetchError> {
         if Path::new(base).is_absolute() {
+            let within = |places: &Vec<Place>| places.iter().any(|p| p.has_folder(Path::new(base)));
+            if !self.from.as_ref().is_none_or(within) {
+                return Err(not_from(base));
+            }
             return local(&Path::new(base).join(name), from, sink);
         }
         let wrong = || {
@@ -96,7 +135,86 @@ impl Fetch for Web {
             .enable_all()
             .build();
         let runtime = runtime.map_err(|e| FetchError::Later(e.to_string()))?;
-        runtime.block_on(self.web(&url, from, sink))
+        runtime.block_on(async {
+            for _ in 0..=REDIRECTIONS {
+                self.allows(&url)?;
+                match self.web(&url, from, &mut *sink).await? {
+                    Some(next) => url = next,
+                    None => return Ok(()),
+                }
+            }
+            let reason = format!("more than {REDIRECTIONS} redirections");
+            Err(FetchError::Later(format!("{}: {reason}", shown(&url))))
+        })
+    }
+}
+
+fn not_from(place: &str) -> FetchError {
+    let place = place.escape_default();
+    FetchError::Wrong(format!("{place}: [update] from does not name it"))
+}
+
+/// A URL without what may be a password.
+fn shown(url: &Url) -> String {
+    format!(
+        "{}{}",
+        &url[..url::Position::BeforeUsername],
+        &url[url::Position::BeforeHost..url::Position::AfterPath]
+    )
+}
+
+/// A place of `[update] from`.
+#[derive(Debug, Clone)]
+pub(crate) enum Place {
+    /// What lies below this address.
+    Web(Url),
+    /// What lies in this folder of the device, or below it.
+    Folder(PathBuf),
+}
+
+impl Place {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// [`crate::AgentError::Config`] if it is none.
+    pub(crate) fn read(text: &str) -> Result<Self> {
+        if Path::new(text).is_absolute() {
+            return Ok(Place::Folder(PathBuf::from(text)));
+        }
+        let refuse = || {
+            let expected =
+                "is not accepted: https://HOST/..., http://HOST/... or an absolute path is";
+            config::error("update.from", text, expected)
+        };
+        let url = Url::parse(text).map_err(|_| refuse())?;
+        let plain = url.query().is_none() && url.fragment().is_none();
+        let nobody = url.username().is_empty() && url.password().is_none();
+        match matches!(url.scheme(), "http" | "https") && plain && nobody {
+            true => Ok(Place::Web(url)),
+            false => Err(refuse()),
+        }
+    }
+
+    fn has(&self, url: &Url) -> bool {
+        let Place::Web(place) = self else {
+            return false;
+        };
+        // Whole levels of the path: .../models is no place for .../models-of-others. What servers may read as two
+        // dots or as a slash is no part of a name.
+        let path = place.path().trim_end_matches('/');
+        let below = url.path().strip_prefix(path);
+        let below = below.is_some_and(|rest| rest.starts_with('/'));
+        let lower = url.path().to_ascii_lowercase();
+        let hidden = ["%2e", "%2f", "%5c"]
+            .iter()
+            .any(|code| lower.contains(code));
+        place.origin() == url.origin() && below && !hidden
+    }
+
+    fn has_folder(&self, folder: &Path) -> bool {
+        let up = |c: std::path::Component<'_>| c == std::path::Component::ParentDir;
+        matches!(self, Place::Folder(place) if folder.starts_with(place))
+            && !folder.components().any(up)
     }
 }
 
@@ -106,12 +224,8 @@ impl Web {
         url: &Url,
         from: u64,
         sink: Sink<'_>,
-    ) -> std::result::Result<(), FetchError> {
-        let at = format!(
-            "{}{}",
-            &url[..url::Position::BeforeUsername],
-            &url[url::Position::BeforeHost..url::Position::AfterPath]
-        );
+    ) -> std::result::Result<Option<Url>, FetchError> {
+        let at = shown(url);
         let later = |e: &dyn std::fmt::Display| FetchError::Later(format!("{at}: {e}"));
         let connected = timeout(CONNECT, self.connect(url)).await;
         let mut sender = connected
@@ -140,17 +254,44 @@ impl Web {
                 }
                 0
             }
+            StatusCode::MOVED_PERMANENTLY
+            | StatusCode::FOUND
+            | StatusCode::SEE_OTHER
+            | StatusCode::TEMPORARY_REDIRECT
+            | StatusCode::PERMANENT_REDIRECT => {
+                let to = response.headers().get(LOCATION);
+                let to = to.and_then(|to| url.join(to.to_str().ok()?).ok());
+                let to = to.ok_or_else(|| later(&"it redirects to nowhere"))?;
+                return match (url.scheme(), to.scheme()) {
+                    ("https" | "http", "https") | ("http", "http") => Ok(Some(to)),
+                    _ => Err(later(&format_args!(
+                        "it redirects to {}: never from https to anything else",
+                        shown(&to)
+                    ))),
+                };
+            }
             status => return Err(later(&status)),
         };
         let mut body = response.into_body();
+        let (mut since, mut came) = (Instant::now(), 0);
         loop {
-            let frame = timeout(SILENCE, body.frame()).await;
+            let frame = timeout(SILENCE.min(self.pace.window), body.frame()).await;
             let Some(frame) = frame.map_err(|_| later(&"silence"))? else {
-                return Ok(());
+                return Ok(None);
             };
             let Ok(data) = frame.map_err(|e| later(&e))?.into_data() else {
                 continue;
             };
+            came += data.len() as u64;
+            if since.elapsed() >= self.pace.window {
+                if came < self.pace.least {
+                    let (least, window) = (self.pace.least, self.pace.window);
+                    return Err(later(&format_args!(
+                        "less than {least} bytes in {window:?}"
+                    )));
+                }
+                (since, came) = (Instant::now(), 0);
+            }
             let known = skip.min(data.len() as u64);
             skip -= known;
             sink(data.get(known as usize..).unwrap_or_default())?;

@@ -31,6 +31,10 @@ pub(super) fn install(
     let folder = updater.slots.join(slot.name());
     let files = updater.files.as_ref();
     files.make_folder(&folder).map_err(|e| later(&e))?;
+    // A new folder is an entry in the one above it, which must reach the disk, too: up to the state directory.
+    for above in folder.ancestors().skip(1).take(2) {
+        files.sync(above).map_err(|e| later(&e))?;
+    }
     clear(updater, &folder, manifest).map_err(|e| later(&e))?;
     let all = manifest.bytes();
     let mut before = 0;
@@ -61,6 +65,20 @@ pub(super) fn install(
     }
     record.slots.insert(slot, manifest.clone());
     updater.ledger.store(record).map_err(|e| later(&e))
+}
+
+/// Whether a slot still holds what its manifest says.
+pub(super) fn verify(updater: &Updater, slot: Slot, manifest: &Manifest) -> Result<(), Failure> {
+    let folder = updater.slots.join(slot.name());
+    for file in &manifest.files {
+        let found = hash(updater, &folder.join(&file.path))?;
+        if found != file.sha256 {
+            let name = &file.path;
+            let reason = format!("{name}: its SHA-256 is {found}, not {}", file.sha256);
+            return Err(Failure::Refused(reason));
+        }
+    }
+    Ok(())
 }
 
 /// Where a file is while it is not whole. Another content is another file.

@@ -24,6 +24,39 @@ pub struct Job {
     pub base: String,
 }
 
+/// `kinglet/D/job`, the other kind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct BackJob {
+    /// 1 to 64 letters, digits, - and _. A job is done once.
+    pub id: String,
+    /// Which model is to be left for which: the signed JSON of a rollback.
+    pub rollback: Signed,
+}
+
+/// What may be asked of a device.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(untagged)]
+pub enum Asked {
+    /// A new model.
+    Install(Job),
+    /// The model that ran before.
+    Back(BackJob),
+}
+
+impl Asked {
+    /// The job's id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        match self {
+            Asked::Install(job) => &job.id,
+            Asked::Back(job) => &job.id,
+        }
+    }
+}
+
 /// `kinglet/D/job/ID`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -35,6 +68,9 @@ pub struct Progress {
     /// The version that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<u64>,
+    /// The version that a rollback leaves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaves: Option<u64>,
     /// Bytes that are there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
@@ -82,17 +118,29 @@ impl JobState {
 ///
 /// # Errors
 /// The reason in words.
-pub fn parse(payload: &[u8]) -> std::result::Result<Job, String> {
+pub fn parse(payload: &[u8]) -> std::result::Result<Asked, String> {
+    /// Which kind it is: read before the rest, so that errors name what is wrong.
+    #[derive(Deserialize)]
+    struct Kind {
+        rollback: Option<serde::de::IgnoredAny>,
+    }
     if payload.len() > LARGEST_JOB {
         return Err(format!("at most {LARGEST_JOB} bytes are accepted"));
     }
-    let job: Job =
-        serde_json::from_slice(payload).map_err(|e| format!("the job is not understood: {e}"))?;
-    if !topic::is_id(&job.id) {
+    let refuse = |e: serde_json::Error| format!("the job is not understood: {e}");
+    let kind: Kind = serde_json::from_slice(payload).map_err(refuse)?;
+    let asked = match kind.rollback {
+        Some(_) => serde_json::from_slice(payload).map(Asked::Back),
+        None => serde_json::from_slice(payload).map(Asked::Install),
+    };
+    let asked = asked.map_err(refuse)?;
+    if !topic::is_id(asked.id()) {
         return Err("id: 1 to 64 letters, digits, - and _ are accepted".to_owned());
     }
-    if job.base.len() > LONGEST_BASE {
-        return Err(format!("base: at most {LONGEST_BASE} bytes are accepted"));
+    match &asked {
+        Asked::Install(job) if job.base.len() > LONGEST_BASE => {
+            Err(format!("base: at most {LONGEST_BASE} bytes are accepted"))
+        }
+        _ => Ok(asked),
     }
-    Ok(job)
 }

@@ -19,8 +19,10 @@ pub const PURPOSE: &str = "kinglet-manifest-v1\n";
 pub const LARGEST_MANIFEST: usize = 1 << 20;
 /// The most files of a model.
 pub const MOST_FILES: usize = 16;
-/// The most signatures, and the most keys.
+/// The most keys.
 pub const MOST_KEYS: usize = 16;
+/// The most signatures: old keys and new ones.
+const MOST_SIGNATURES: usize = 2 * MOST_KEYS;
 /// The longest time that a smoke test may be given, in milliseconds.
 const LONGEST_SMOKE: u64 = 3_600_000;
 
@@ -72,6 +74,17 @@ pub struct Manifest {
     /// Whose signatures count from the next manifest on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<Keys>,
+}
+
+/// Which model: its version and the hash of its first file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Which {
+    /// Its version.
+    pub version: u64,
+    /// In hexadecimal digits.
+    pub sha256: String,
 }
 
 /// A file of a model.
@@ -138,37 +151,19 @@ impl Keys {
 }
 
 impl Manifest {
-    /// Reads what was signed, if enough of `keys` have signed it. Whether it has expired is not looked at.
+    /// Reads what was signed, if enough of `keys` have signed it, and of the keys that it brings too. Whether it
+    /// has expired is not looked at.
     ///
     /// # Errors
     /// The reason in words.
     pub fn open(signed: &Signed, keys: &Keys) -> Result<Self, String> {
-        if signed.signed.len() > LARGEST_MANIFEST {
-            return Err(format!(
-                "manifest: at most {LARGEST_MANIFEST} bytes are accepted"
-            ));
+        signed.check(PURPOSE, "manifest", keys)?;
+        let manifest = Self::parse(&signed.signed)?;
+        if let Some(new) = &manifest.keys {
+            // A key that nobody holds, or that is mistyped, must not lock everybody out.
+            signed.check(PURPOSE, "manifest: of its own new keys", new)?;
         }
-        if signed.signatures.len() > MOST_KEYS {
-            return Err(format!(
-                "manifest: at most {MOST_KEYS} signatures are accepted"
-            ));
-        }
-        let message = message(&signed.signed);
-        // One key counts once, however often it has signed.
-        let good: HashSet<PublicKey> = signed
-            .signatures
-            .iter()
-            .filter(|s| keys.keys.contains(&s.key) && s.key.has_signed(&message, &s.signature))
-            .map(|s| s.key)
-            .collect();
-        if good.len() < keys.threshold {
-            return Err(format!(
-                "manifest: {} of {} signatures that are needed",
-                good.len(),
-                keys.threshold
-            ));
-        }
-        Self::parse(&signed.signed)
+        Ok(manifest)
     }
 
     /// Reads and checks a manifest.
@@ -228,8 +223,7 @@ impl Manifest {
     /// # Errors
     /// The reason in words.
     pub fn expiry(&self) -> Result<OffsetDateTime, String> {
-        OffsetDateTime::parse(&self.expires, &Rfc3339)
-            .map_err(|_| "expires: a time as 2026-01-31T12:00:00Z is expected".to_owned())
+        expiry(&self.expires)
     }
 
     /// Whether this program is new enough.
@@ -262,20 +256,63 @@ impl Manifest {
             signed,
             signatures: Vec::new(),
         };
-        keys.iter().for_each(|key| signed.add(key));
+        keys.iter().for_each(|key| signed.add(PURPOSE, key));
         Ok(signed)
+    }
+
+    /// Which model it is.
+    #[must_use]
+    pub fn which(&self) -> Which {
+        let sha256 = self.files.first().map(|file| file.sha256.clone());
+        Which {
+            version: self.version,
+            sha256: sha256.unwrap_or_default(),
+        }
     }
 }
 
 impl Signed {
-    /// Adds a signature, or replaces that of the same key.
-    pub fn add(&mut self, key: &PrivateKey) {
+    /// Adds a signature for this purpose, or replaces that of the same key.
+    pub fn add(&mut self, purpose: &str, key: &PrivateKey) {
         let public = key.public();
         self.signatures.retain(|s| s.key != public);
         self.signatures.push(Signature {
             key: public,
-            signature: key.sign(&message(&self.signed)),
+            signature: key.sign(&message(purpose, &self.signed)),
         });
+    }
+
+    /// Whether enough of these keys have signed it for this purpose. `what` is what errors call it.
+    ///
+    /// # Errors
+    /// The reason in words.
+    pub fn check(&self, purpose: &str, what: &str, keys: &Keys) -> Result<(), String> {
+        if self.signed.len() > LARGEST_MANIFEST {
+            return Err(format!(
+                "{what}: at most {LARGEST_MANIFEST} bytes are accepted"
+            ));
+        }
+        if self.signatures.len() > MOST_SIGNATURES {
+            return Err(format!(
+                "{what}: at most {MOST_SIGNATURES} signatures are accepted"
+            ));
+        }
+        let message = message(purpose, &self.signed);
+        // One key counts once, however often it has signed.
+        let good: HashSet<PublicKey> = self
+            .signatures
+            .iter()
+            .filter(|s| keys.keys.contains(&s.key) && s.key.has_signed(&message, &s.signature))
+            .map(|s| s.key)
+            .collect();
+        if good.len() < keys.threshold {
+            return Err(format!(
+                "{what}: {} of {} signatures that are needed",
+                good.len(),
+                keys.threshold
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -289,8 +326,7 @@ impl File {
                 name.escape_default()
             ));
         }
-        let digit = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
-        if self.sha256.len() != 64 || !self.sha256.bytes().all(digit) {
+        if !is_sha256(&self.sha256) {
             return Err(format!(
                 "files: {name}: sha256 has 64 digits 0 to 9 and a to f"
             ));
@@ -313,8 +349,20 @@ impl Smoke {
     }
 }
 
-fn message(text: &str) -> Vec<u8> {
-    [PURPOSE.as_bytes(), text.as_bytes()].concat()
+fn message(purpose: &str, text: &str) -> Vec<u8> {
+    [purpose.as_bytes(), text.as_bytes()].concat()
+}
+
+/// Reads when something expires.
+pub(super) fn expiry(text: &str) -> Result<OffsetDateTime, String> {
+    OffsetDateTime::parse(text, &Rfc3339)
+        .map_err(|_| "expires: a time as 2026-01-31T12:00:00Z is expected".to_owned())
+}
+
+/// Whether these are 64 hexadecimal digits in small letters.
+pub(super) fn is_sha256(text: &str) -> bool {
+    let digit = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+    text.len() == 64 && text.bytes().all(digit)
 }
 
 /// `1.2.3` as numbers; what follows a `-` or `+` does not count.
@@ -390,12 +438,30 @@ mod tests {
     }
 
     #[test]
+    fn new_keys_must_have_signed_too() {
+        let (old, new) = (keys(1), keys(3));
+        let changed = Manifest {
+            keys: Some(trusted(&new, 2)),
+            ..manifest()
+        };
+        let trust = trusted(&old, 1);
+        let mut signed = changed.sign(&old).unwrap();
+        signed.add(PURPOSE, &new[0]);
+        let refused = Manifest::open(&signed, &trust).unwrap_err();
+        assert!(refused.contains("new keys: 1 of 2"), "{refused}");
+        signed.add(PURPOSE, &new[2]);
+        assert!(Manifest::open(&signed, &trust).is_ok());
+        let without = changed.sign(&new).unwrap();
+        assert!(Manifest::open(&without, &trust).is_err(), "new ones alone");
+    }
+
+    #[test]
     fn a_signature_can_be_added_later() {
         let keys = keys(2);
         let mut signed = manifest().sign(&keys[..1]).unwrap();
         assert!(Manifest::open(&signed, &trusted(&keys, 2)).is_err());
-        signed.add(&keys[1]);
-        signed.add(&keys[1]);
+        signed.add(PURPOSE, &keys[1]);
+        signed.add(PURPOSE, &keys[1]);
         assert_eq!(signed.signatures.len(), 2);
         assert!(Manifest::open(&signed, &trusted(&keys, 2)).is_ok());
     }

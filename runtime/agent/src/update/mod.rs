@@ -6,6 +6,7 @@
 //! `record`, so that a start after an interruption finds a model that runs. A model on trial gets
 //! [`MOST_STARTS`] starts of the program to prove itself.
 
+pub mod back;
 mod fetch;
 mod files;
 mod install;
@@ -28,14 +29,16 @@ use time::OffsetDateTime;
 use crate::engine::Engine;
 use crate::error::{AgentError, Result};
 use crate::state::State;
+use back::Back;
+pub(crate) use fetch::Place;
 pub use fetch::Web;
 use fetch::{Fetch, FetchError};
 use files::{Disk, Files};
-pub use job::{Job, JobState, LARGEST_JOB, Progress, parse};
+pub use job::{Asked, BackJob, Job, JobState, LARGEST_JOB, Progress, parse};
 use manifest::{Keys, Manifest};
 use record::{Ledger, Record, Slot, Trial};
 pub use switch::Switch;
-use trial::{attempt, confirm, current, ended, give_up, model};
+use trial::{Bad, attempt, caught, confirm, current, give_up, model};
 
 /// Starts of the program that a model on trial gets.
 pub const MOST_STARTS: u32 = 2;
@@ -78,6 +81,8 @@ pub(crate) struct Surroundings {
     pub(crate) accepts: Box<Accepts>,
     /// Gets what is to be published.
     pub(crate) publish: Box<dyn Fn(Progress) + Send>,
+    /// Told when no model is left: the program must start anew.
+    pub(crate) lost: Box<dyn Fn(String) + Send>,
 }
 
 /// Installs models.
@@ -102,8 +107,8 @@ pub struct Updater {
 enum Failure {
     /// It does not.
     Refused(String),
-    /// Nobody who may has asked for it.
-    Untrusted(String),
+    /// It does not, and is not remembered: a stranger must not use up an id, nor push out what is known.
+    Passing(String),
     /// It is tried again.
     Later(String),
 }
@@ -158,11 +163,11 @@ impl Updater {
             record.trial = Some(trial.clone());
             // A start that cannot be counted is none: the old model runs.
             let tried = if trial.starts > MOST_STARTS {
-                Err(format!(
-                    "the program was started {MOST_STARTS} times without success"
-                ))
+                let reason = format!("the program was started {MOST_STARTS} times without success");
+                Err(Bad::from(reason))
             } else {
-                let counted = ledger.store(&record).map_err(|e| e.to_string());
+                let counted = ledger.store(&record).map_err(|e| e.to_string().into());
+                tracing::info!(job = trial.job, start = trial.starts, "a model on trial");
                 counted.and_then(|()| attempt(&record, &trial, &slots, loader.as_ref()))
             };
             match tried {
@@ -170,9 +175,16 @@ impl Updater {
                     engine = Some(tried);
                     on_trial = Some(trial);
                 }
-                Err(reason) => {
+                Err(Bad { reason, stuck }) => {
                     tracing::error!(job = trial.job, "the new model is given back: {reason}");
-                    end = Some(give_up(&mut record, ledger.as_ref(), &trial, reason));
+                    let given_back = give_up(&mut record, ledger.as_ref(), &trial, reason.clone());
+                    if stuck {
+                        return Err(AgentError::Start {
+                            what: "the old model",
+                            reason: format!("the new one does not leave memory: {reason}"),
+                        });
+                    }
+                    end = Some(given_back);
                 }
             }
         }
@@ -181,7 +193,7 @@ impl Updater {
             None => {
                 let loaded = match &unreadable {
                     // What is not understood is not overwritten, and no key counts: jobs wait.
-                    Some(_) => loader.own(),
+                    Some(_) => caught("loading", || loader.own()),
                     None => current(&mut record, ledger.as_ref(), &slots, loader.as_ref()),
                 };
                 loaded.map_err(|reason| AgentError::State {
@@ -259,78 +271,61 @@ impl Updater {
                 }
             };
             match parse(&payload) {
-                Ok(job) => self.job(around, &job, &mut wait),
+                Ok(asked) => self.job(around, &asked, &mut wait),
                 Err(reason) => tracing::error!("job: {reason}"),
             }
         }
     }
 
     /// Does a job. `wait` waits for so long; false: the job is called off.
-    fn job(&self, around: &Surroundings, job: &Job, wait: &mut dyn FnMut(Duration) -> bool) {
+    fn job(&self, around: &Surroundings, asked: &Asked, wait: &mut dyn FnMut(Duration) -> bool) {
         let mut pause = FIRST_RETRY;
-        let mut accepted = false;
+        let told = Told {
+            publish: &around.publish,
+            id: asked.id(),
+            version: Cell::new(None),
+            leaves: Cell::new(None),
+            accepted: Cell::new(false),
+        };
         loop {
-            let version = Cell::new(None);
-            let say = |state, bytes: Option<(u64, u64)>, reason: Option<String>| {
-                (around.publish)(Progress {
-                    id: job.id.clone(),
-                    state,
-                    version: version.get(),
-                    bytes: bytes.map(|(bytes, _)| bytes),
-                    of: bytes.map(|(_, of)| of),
-                    reason,
-                });
-            };
             let done = self
                 .ledger
                 .load()
                 .map_err(|e| Failure::Later(e.to_string()));
-            let done = done.and_then(|mut record| {
+            let done = done.and_then(|record| {
                 // Whoever sends a job again wants to know what became of it.
-                if let Some(end) = record.ended.iter().find(|end| end.id == job.id) {
+                if let Some(end) = record.ended.iter().find(|end| end.id == told.id) {
                     (around.publish)(end.clone());
                     return Ok(());
                 }
-                let manifest = self.admit(around, &record, job)?;
-                version.set(Some(manifest.version));
-                if !accepted {
-                    say(JobState::Accepted, None, None);
-                    accepted = true;
+                match asked {
+                    Asked::Install(job) => self.install(around, record, job, &told),
+                    Asked::Back(job) => self.back(around, record, job, &told),
                 }
-                let slot = record.current.map_or(Slot::A, Slot::other);
-                install::install(
-                    self,
-                    &mut record,
-                    slot,
-                    &manifest,
-                    &job.base,
-                    &mut |n, of| {
-                        say(JobState::Downloading, Some((n, of)), None);
-                    },
-                )?;
-                say(JobState::Checking, None, None);
-                let model = self.model(slot, &manifest);
-                self.loader.check(&model).map_err(Failure::Refused)?;
-                say(JobState::Switching, None, None);
-                (around.publish)(self.switch_to(around, record, slot, &job.id));
-                Ok(())
             });
             match done {
                 Ok(()) => return,
                 Err(Failure::Refused(reason)) => {
-                    tracing::error!(job = job.id, "a model is refused: {reason}");
-                    self.refused(around, &job.id, version.get(), reason);
+                    tracing::error!(job = told.id, "a job is refused: {reason}");
+                    let end = told.progress(JobState::Refused, None, Some(reason));
+                    let stored = self.ledger.load().and_then(|mut record| {
+                        record.end(end.clone());
+                        self.ledger.store(&record)
+                    });
+                    if let Err(e) = stored {
+                        tracing::error!("{e}");
+                    }
+                    (around.publish)(end);
                     return;
                 }
-                Err(Failure::Untrusted(reason)) => {
-                    // Not remembered: a stranger must not use up an id, nor push out what is known.
-                    tracing::error!(job = job.id, "a model is refused: {reason}");
-                    say(JobState::Refused, None, Some(reason));
+                Err(Failure::Passing(reason)) => {
+                    tracing::error!(job = told.id, "a job is refused: {reason}");
+                    told.say(JobState::Refused, None, Some(reason));
                     return;
                 }
                 Err(Failure::Later(reason)) => {
-                    tracing::warn!(job = job.id, "a model cannot be had now: {reason}");
-                    say(JobState::Downloading, None, Some(reason));
+                    tracing::warn!(job = told.id, "a job cannot be done now: {reason}");
+                    told.say(JobState::Downloading, None, Some(reason));
                     if !wait(pause) {
                         return;
                     }
@@ -338,6 +333,111 @@ impl Updater {
                 }
             }
         }
+    }
+
+    /// Installs a new model.
+    fn install(
+        &self,
+        around: &Surroundings,
+        mut record: Record,
+        job: &Job,
+        told: &Told<'_>,
+    ) -> std::result::Result<(), Failure> {
+        let manifest = self.admit(around, &record, job)?;
+        told.version.set(Some(manifest.version));
+        told.accepted();
+        let slot = record.current.map_or(Slot::A, Slot::other);
+        install::install(
+            self,
+            &mut record,
+            slot,
+            &manifest,
+            &job.base,
+            &mut |n, of| {
+                told.say(JobState::Downloading, Some((n, of)), None);
+            },
+        )?;
+        told.say(JobState::Checking, None, None);
+        let model = model(&self.slots, slot, &manifest);
+        caught("checking", || self.loader.check(&model)).map_err(Failure::Refused)?;
+        let trial = Trial {
+            slot: Some(slot),
+            job: job.id.clone(),
+            starts: 0,
+            leaves: None,
+        };
+        self.switch_to(around, record, &trial, told)
+    }
+
+    /// Goes back to the model that ran before.
+    fn back(
+        &self,
+        around: &Surroundings,
+        record: Record,
+        job: &BackJob,
+        told: &Told<'_>,
+    ) -> std::result::Result<(), Failure> {
+        let keys = record.keys.as_ref().unwrap_or(&self.trust);
+        let back = Back::open(&job.rollback, keys).map_err(Failure::Passing)?;
+        let leaves = back.leaves.version;
+        told.version
+            .set(Some(back.to.as_ref().map_or(0, |to| to.version)));
+        told.leaves.set(Some(leaves));
+        let Some(now) = (around.now)() else {
+            return Err(Failure::Later("the time is not known yet".to_owned()));
+        };
+        if back.expiry().map_err(Failure::Passing)? < now {
+            let reason = format!("the rollback has expired: {}", back.expires);
+            return Err(Failure::Passing(reason));
+        }
+        let running = record.running().map(Manifest::which);
+        if record.left.contains(&back.leaves) && (running == back.to || running.is_none()) {
+            // Done before, by another order: there is nothing to do.
+            told.version.set(Some(record.version()));
+            told.say(JobState::Confirmed, None, None);
+            return Ok(());
+        }
+        // Not remembered: it may still come to run, and the order is good until it expires.
+        if running.as_ref() != Some(&back.leaves) {
+            // Neither: whoever asks sees by this that there was nothing to leave.
+            told.version.set(None);
+            let reason = format!(
+                "the rollback leaves version {leaves}; version {} runs",
+                record.version()
+            );
+            return Err(Failure::Passing(reason));
+        }
+        let other = record.current.map(Slot::other);
+        let there = other.and_then(|slot| Some((slot, record.slots.get(&slot)?)));
+        let slot = match (&back.to, there) {
+            (Some(to), Some((slot, manifest))) => {
+                if manifest.which() != *to {
+                    return Err(Failure::Passing(format!(
+                        "the rollback goes to version {}; version {} is what ran before",
+                        to.version, manifest.version
+                    )));
+                }
+                told.version.set(Some(manifest.version));
+                told.accepted();
+                told.say(JobState::Checking, None, None);
+                install::verify(self, slot, manifest)?;
+                let file = model(&self.slots, slot, manifest);
+                caught("checking", || self.loader.check(&file)).map_err(Failure::Refused)?;
+                Some(slot)
+            }
+            (None, _) | (_, None) => {
+                told.version.set(Some(0));
+                told.accepted();
+                None
+            }
+        };
+        let trial = Trial {
+            slot,
+            job: job.id.clone(),
+            starts: 0,
+            leaves: Some(back.leaves),
+        };
+        self.switch_to(around, record, &trial, told)
     }
 
     /// Opens a job's manifest and checks that it may be installed.
@@ -348,7 +448,7 @@ impl Updater {
         job: &Job,
     ) -> std::result::Result<Manifest, Failure> {
         let keys = record.keys.as_ref().unwrap_or(&self.trust);
-        let manifest = Manifest::open(&job.manifest, keys).map_err(Failure::Untrusted)?;
+        let manifest = Manifest::open(&job.manifest, keys).map_err(Failure::Passing)?;
         let refuse = |reason: String| Err(Failure::Refused(reason));
         let Some(now) = (around.now)() else {
             return Err(Failure::Later("the time is not known yet".to_owned()));
@@ -365,6 +465,10 @@ impl Updater {
         if new < old && !manifest.allow_downgrade {
             return refuse(format!("version {new} is older than {old}, which runs"));
         }
+        let left = record.highest_left;
+        if record.left.contains(&manifest.which()) || new <= left && !manifest.allow_downgrade {
+            return refuse(format!("version {new} is not above {left}, which was left"));
+        }
         if manifest.bytes() > self.max_bytes {
             return refuse(format!(
                 "{} bytes; [update] max_bytes allows {}",
@@ -375,78 +479,101 @@ impl Updater {
         Ok(manifest)
     }
 
-    /// Replaces the model in memory by that of a slot, for good if it proves itself.
+    /// Replaces the model in memory by the one on trial, for good if it proves itself.
     fn switch_to(
         &self,
         around: &Surroundings,
         mut record: Record,
-        slot: Slot,
-        job: &str,
-    ) -> Progress {
-        let trial = Trial {
-            slot,
-            job: job.to_owned(),
-            starts: 0,
-        };
+        trial: &Trial,
+        told: &Told<'_>,
+    ) -> std::result::Result<(), Failure> {
+        told.say(JobState::Switching, None, None);
+        let (ledger, loader) = (self.ledger.as_ref(), self.loader.as_ref());
         record.trial = Some(trial.clone());
-        if let Err(e) = self.ledger.store(&record) {
-            return give_up(&mut record, self.ledger.as_ref(), &trial, e.to_string());
+        if let Err(e) = ledger.store(&record) {
+            (around.publish)(give_up(&mut record, ledger, trial, e.to_string()));
+            return Ok(());
         }
-        let mut result = ended(&record, &trial, JobState::Confirmed, None);
+        let mut end = None;
+        let mut lost = None;
         self.switch.replace(|| {
-            let tried = attempt(&record, &trial, &self.slots, self.loader.as_ref());
+            let tried = attempt(&record, trial, &self.slots, loader);
             let tried = tried.and_then(|engine| {
-                (around.accepts)(engine.as_ref())?;
-                confirm(&mut record, self.ledger.as_ref(), &trial)?;
+                caught("trying", || (around.accepts)(engine.as_ref()))?;
+                end = Some(confirm(&mut record, ledger, trial)?);
                 Ok(engine)
             });
-            match tried {
-                Ok(engine) => Some(engine),
-                Err(reason) => {
-                    tracing::error!(job, "the new model is given back: {reason}");
-                    result = give_up(&mut record, self.ledger.as_ref(), &trial, reason);
-                    let (ledger, loader) = (self.ledger.as_ref(), self.loader.as_ref());
-                    let old = current(&mut record, ledger, &self.slots, loader);
-                    old.inspect_err(|e| tracing::error!("there is no model: {e}"))
-                        .ok()
-                }
-            }
+            let Bad { reason, stuck } = match tried {
+                Ok(engine) => return Some(engine),
+                Err(bad) => bad,
+            };
+            tracing::error!(job = trial.job, "the new model is given back: {reason}");
+            end = Some(give_up(&mut record, ledger, trial, reason));
+            let old = match stuck {
+                // Two models do not fit.
+                true => Err("the new model does not leave memory".to_owned()),
+                false => current(&mut record, ledger, &self.slots, loader),
+            };
+            old.map_err(|e| lost = Some(e)).ok()
         });
-        result
-    }
-
-    fn model(&self, slot: Slot, manifest: &Manifest) -> PathBuf {
-        model(&self.slots, slot, manifest)
-    }
-
-    fn refused(&self, around: &Surroundings, job: &str, version: Option<u64>, reason: String) {
-        let end = Progress {
-            id: job.to_owned(),
-            state: JobState::Refused,
-            version,
-            bytes: None,
-            of: None,
-            reason: Some(reason),
-        };
-        let stored = self.ledger.load().and_then(|mut record| {
-            record.end(end.clone());
-            self.ledger.store(&record)
-        });
-        if let Err(e) = stored {
-            tracing::error!("{e}");
+        if let Some(end) = end {
+            (around.publish)(end);
         }
-        (around.publish)(end);
+        if let Some(reason) = lost {
+            (around.lost)(format!("there is no model: {reason}"));
+        }
+        Ok(())
+    }
+}
+
+/// What is said of a job.
+struct Told<'a> {
+    publish: &'a dyn Fn(Progress),
+    id: &'a str,
+    version: Cell<Option<u64>>,
+    leaves: Cell<Option<u64>>,
+    accepted: Cell<bool>,
+}
+
+impl Told<'_> {
+    fn progress(
+        &self,
+        state: JobState,
+        bytes: Option<(u64, u64)>,
+        reason: Option<String>,
+    ) -> Progress {
+        Progress {
+            id: self.id.to_owned(),
+            state,
+            version: self.version.get(),
+            leaves: self.leaves.get(),
+            bytes: bytes.map(|(bytes, _)| bytes),
+            of: bytes.map(|(_, of)| of),
+            reason,
+        }
+    }
+
+    fn say(&self, state: JobState, bytes: Option<(u64, u64)>, reason: Option<String>) {
+        (self.publish)(self.progress(state, bytes, reason));
+    }
+
+    /// Once, however often the job is begun.
+    fn accepted(&self) {
+        if !self.accepted.replace(true) {
+            self.say(JobState::Accepted, None, None);
+        }
     }
 }
 
 /// Refuses jobs, where the configuration takes none.
 pub(crate) fn refuse_all(inbox: &Receiver<Vec<u8>>, publish: &dyn Fn(Progress)) {
     while let Ok(payload) = inbox.recv() {
-        if let Ok(job) = parse(&payload) {
+        if let Ok(asked) = parse(&payload) {
             publish(Progress {
-                id: job.id,
+                id: asked.id().to_owned(),
                 state: JobState::Refused,
                 version: None,
+                leaves: None,
                 bytes: None,
                 of: None,
                 reason: Some("this device takes no models: it has no [update]".to_owned()),

@@ -6,12 +6,14 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use super::Progress;
-use super::manifest::{Keys, Manifest};
+use super::manifest::{Keys, Manifest, Which};
 use crate::error::Result;
 use crate::state::State;
 
 /// Jobs that are remembered, so that they are not done again.
 const JOBS: usize = 64;
+/// Models that were left and are remembered one by one; the highest version of all is, too.
+const LEFT: usize = 64;
 /// The record's name in the state.
 const NAME: &str = "update";
 
@@ -53,23 +55,57 @@ pub(crate) struct Record {
     pub(crate) keys: Option<Keys>,
     /// What became of the last jobs.
     pub(crate) ended: VecDeque<Progress>,
+    /// Models that a rollback has left.
+    #[serde(default)]
+    pub(crate) left: VecDeque<Which>,
+    /// The highest version of those.
+    #[serde(default)]
+    pub(crate) highest_left: u64,
 }
 
 /// A model that is tried.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Trial {
-    pub(crate) slot: Slot,
+    /// None: the model of the configuration.
+    pub(crate) slot: Option<Slot>,
     /// The job that asked for it.
     pub(crate) job: String,
     /// Starts of the program since.
     pub(crate) starts: u32,
+    /// The model that a rollback leaves for good.
+    #[serde(default)]
+    pub(crate) leaves: Option<Which>,
 }
 
 impl Record {
     /// The version that runs; 0: the configuration's.
     pub(crate) fn version(&self) -> u64 {
-        let current = self.current.and_then(|slot| self.slots.get(&slot));
-        current.map_or(0, |manifest| manifest.version)
+        self.running().map_or(0, |manifest| manifest.version)
+    }
+
+    /// The model that runs; none: the configuration's.
+    pub(crate) fn running(&self) -> Option<&Manifest> {
+        self.slots.get(&self.current?)
+    }
+
+    /// The version of a trial; 0: the configuration's.
+    pub(crate) fn version_of(&self, trial: &Trial) -> Option<u64> {
+        match &trial.slot {
+            Some(slot) => self.slots.get(slot).map(|m| m.version),
+            None => Some(0),
+        }
+    }
+
+    /// The model that runs is left for good.
+    pub(crate) fn leave(&mut self, which: Which) {
+        if let Some(slot) = self.current {
+            self.slots.remove(&slot);
+        }
+        self.highest_left = self.highest_left.max(which.version);
+        if self.left.len() == LEFT {
+            self.left.pop_front();
+        }
+        self.left.push_back(which);
     }
 
     /// Remembers what became of a job.

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sha2::{Digest, Sha256};
 
@@ -34,6 +35,8 @@ struct Content {
 #[derive(Debug)]
 struct Inner {
     files: BTreeMap<PathBuf, Content>,
+    /// Folders, and whether their entries in those above have reached the disk.
+    folders: BTreeMap<PathBuf, bool>,
     record: Record,
     done: usize,
     fault: Fault,
@@ -47,6 +50,7 @@ impl Simulated {
     fn new() -> Self {
         Simulated(Arc::new(Mutex::new(Inner {
             files: BTreeMap::new(),
+            folders: BTreeMap::new(),
             record: Record::default(),
             done: 0,
             fault: Fault::Never,
@@ -76,6 +80,16 @@ impl Simulated {
                 }
                 content.synced = left;
             }
+            // What lies in a folder without an entry is gone.
+            let lost = |path: &Path| {
+                let mut above = path.ancestors().skip(1);
+                above.any(|folder| inner.folders.get(folder) == Some(&false))
+            };
+            let gone: Vec<PathBuf> = inner.files.keys().filter(|p| lost(p)).cloned().collect();
+            for path in gone {
+                inner.files.remove(&path);
+            }
+            inner.folders.retain(|_, kept| *kept);
         }
         inner.done = 0;
         inner.fault = Fault::Never;
@@ -97,8 +111,14 @@ impl Simulated {
 }
 
 impl Files for Simulated {
-    fn make_folder(&self, _: &Path) -> io::Result<()> {
-        self.change(|_| Ok(()))
+    fn make_folder(&self, path: &Path) -> io::Result<()> {
+        self.change(|disk| {
+            // The first level is there.
+            for folder in path.ancestors().filter(|f| f.components().count() > 2) {
+                disk.folders.entry(folder.to_owned()).or_insert(false);
+            }
+            Ok(())
+        })
     }
 
     fn length(&self, path: &Path) -> io::Result<Option<u64>> {
@@ -115,6 +135,12 @@ impl Files for Simulated {
 
     fn sync(&self, path: &Path) -> io::Result<()> {
         self.change(|disk| {
+            let within = |folder: &Path| folder.parent() == Some(path);
+            let folders = disk.folders.iter_mut().filter(|(folder, _)| within(folder));
+            folders.for_each(|(_, kept)| *kept = true);
+            if path.components().count() <= 2 || disk.folders.contains_key(path) {
+                return Ok(());
+            }
             let content = disk.files.get_mut(path).ok_or(io::ErrorKind::NotFound)?;
             content.synced = content.bytes.len();
             Ok(())
@@ -176,7 +202,8 @@ impl Ledger for Simulated {
     }
 }
 
-/// An engine that says which model it is.
+/// An engine that says which model it is. Some do worse: "slow" ones say so once and then nothing for a second,
+/// "stuck" ones for five, "panics" ones panic when they are asked.
 struct Says(String);
 
 impl Engine for Says {
@@ -197,6 +224,12 @@ impl Engine for Says {
         _: &Question,
         _: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> std::result::Result<String, EngineError> {
+        assert!(!self.0.contains("panics"), "this model panics");
+        for (word, seconds) in [("slow", 0.1), ("stuck", 5.0)] {
+            if self.0.contains(word) {
+                std::thread::sleep(Duration::from_secs_f64(seconds));
+            }
+        }
         Ok(format!("I am {}", self.0))
     }
 
@@ -218,12 +251,18 @@ impl Engine for Says {
     }
 }
 
-/// Loads models from the simulated disk: text files that begin with "model".
-struct Models(Simulated);
+/// Loads models from the simulated disk: text files that begin with "model". Once the flag is set none can be
+/// loaded.
+struct Models(Simulated, Arc<AtomicBool>);
 
 impl Loader for Models {
     fn check(&self, model: &Path) -> std::result::Result<(), String> {
-        self.load(model).map(|_| ())
+        let disk = self.0.0.lock().unwrap();
+        let content = disk.files.get(model).ok_or("it is not there")?;
+        match content.bytes.starts_with(b"model") {
+            true => Ok(()),
+            false => Err("it is no model".to_owned()),
+        }
     }
 
     fn load(&self, model: &Path) -> std::result::Result<Arc<dyn Engine>, String> {
@@ -231,6 +270,14 @@ impl Loader for Models {
         let disk = self.0.0.lock().unwrap();
         let content = disk.files.get(model).ok_or("it is not there")?;
         let text = String::from_utf8(content.bytes.clone()).map_err(|e| e.to_string())?;
+        drop(disk);
+        assert!(
+            !text.contains("explodes"),
+            "this model panics while it is loaded"
+        );
+        if self.1.load(Ordering::Relaxed) {
+            return Err("out of memory".to_owned());
+        }
         if !text.starts_with("model") || text.contains('\0') {
             return Err("it is no model".to_owned());
         }
@@ -238,7 +285,10 @@ impl Loader for Models {
     }
 
     fn own(&self) -> std::result::Result<Arc<dyn Engine>, String> {
-        Ok(Arc::new(Says("own".to_owned())))
+        match self.1.load(Ordering::Relaxed) {
+            true => Err("out of memory".to_owned()),
+            false => Ok(Arc::new(Says("own".to_owned()))),
+        }
     }
 }
 
@@ -266,6 +316,8 @@ struct World {
     disk: Simulated,
     shelf: Shelf,
     key: PrivateKey,
+    /// Whether no model can be loaded.
+    broken: Arc<AtomicBool>,
 }
 
 impl World {
@@ -274,6 +326,7 @@ impl World {
             disk: Simulated::new(),
             shelf: Shelf::default(),
             key: PrivateKey::generate().unwrap(),
+            broken: Arc::default(),
         }
     }
 
@@ -286,8 +339,8 @@ impl World {
             Box::new(self.disk.clone()),
             Box::new(self.disk.clone()),
             Box::new(self.shelf.clone()),
-            Arc::new(Models(self.disk.clone())),
-            PathBuf::from("/slots"),
+            Arc::new(Models(self.disk.clone(), Arc::clone(&self.broken))),
+            PathBuf::from("/state/slots"),
             trust,
             1000,
         )
@@ -342,24 +395,37 @@ fn smoke() -> Smoke {
 
 /// Does a job, tried again `tries` times at most; returns its end, if it has one, and its reason.
 fn done(updater: &mut Updater, job: &Job, tries: usize) -> Option<(JobState, String)> {
+    let asked = Asked::Install(job.clone());
+    let end = asked_of(updater, &asked, tries, &Arc::default())?;
+    Some((end.state, end.reason.unwrap_or_default()))
+}
+
+/// The same for any job; what is lost is told.
+fn asked_of(
+    updater: &mut Updater,
+    asked: &Asked,
+    tries: usize,
+    lost: &Arc<Mutex<Vec<String>>>,
+) -> Option<super::Progress> {
+    let losing = Arc::clone(lost);
     let said = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&said);
     let around = Surroundings {
         now: Box::new(|| Some(OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap())),
         accepts: Box::new(|_| Ok(())),
         publish: Box::new(move |progress| sink.lock().unwrap().push(progress)),
+        lost: Box::new(move |reason| losing.lock().unwrap().push(reason)),
     };
     let mut left = tries;
     updater.settle(&around);
     said.lock().unwrap().clear();
-    updater.job(&around, job, &mut |_| {
+    updater.job(&around, asked, &mut |_| {
         left = left.saturating_sub(1);
         left > 0
     });
     let said = said.lock().unwrap();
     let last = said.last()?;
-    let end = last.state.is_end();
-    end.then(|| (last.state, last.reason.clone().unwrap_or_default()))
+    last.state.is_end().then(|| last.clone())
 }
 
 fn runs(updater: &Updater) -> String {
@@ -466,7 +532,12 @@ fn keys_are_rotated_by_a_manifest_and_the_old_ones_count_no_more() {
         threshold: 1,
     });
     let mut updater = world.boot().unwrap();
-    done(&mut updater, &world.job("1", &first), 1).unwrap();
+    let refused = done(&mut updater, &world.job("1", &first), 1).unwrap();
+    assert!(refused.1.contains("new keys: 0 of 1"), "{}", refused.1);
+    let mut both = world.job("1", &first);
+    both.manifest.add(manifest::PURPOSE, &new);
+    let end = done(&mut updater, &both, 1).unwrap();
+    assert_eq!(end.0, JobState::Confirmed, "{}", end.1);
     let second = world.manifest(2, "model 2, good");
     let mut updater = world.boot().unwrap();
     let (state, reason) = done(&mut updater, &world.job("2", &second), 1).unwrap();
@@ -537,7 +608,7 @@ fn a_trial_that_never_ends_is_given_back_after_some_starts() {
         disk.record.slots.insert(Slot::B, new);
         let files = b"model 2, good".to_vec();
         let synced = files.len();
-        let path = PathBuf::from("/slots/b/model.gguf");
+        let path = PathBuf::from("/state/slots/b/model.gguf");
         disk.files.insert(
             path,
             Content {
@@ -546,9 +617,10 @@ fn a_trial_that_never_ends_is_given_back_after_some_starts() {
             },
         );
         disk.record.trial = Some(Trial {
-            slot: Slot::B,
+            slot: Some(Slot::B),
             job: "2".to_owned(),
             starts: MOST_STARTS,
+            leaves: None,
         });
     }
     let updater = world.boot().unwrap();
@@ -566,7 +638,7 @@ fn a_damaged_model_makes_room_for_the_same_one_again() {
     done(&mut world.boot().unwrap(), &world.job("1", &old), 1).unwrap();
     let new = world.manifest(2, "model 2, good");
     done(&mut world.boot().unwrap(), &world.job("2", &new), 1).unwrap();
-    let path = PathBuf::from("/slots/b/model.gguf");
+    let path = PathBuf::from("/state/slots/b/model.gguf");
     let damage = |world: &World| {
         let mut disk = world.disk.0.lock().unwrap();
         disk.files.get_mut(&path).unwrap().bytes[0] = 0;
@@ -597,4 +669,285 @@ fn strangers_use_up_no_job() {
     assert_eq!(done(&mut updater, &job, 1).unwrap().0, JobState::Refused);
     let end = done(&mut updater, &world.job("1", &good), 1).unwrap();
     assert_eq!(end.0, JobState::Confirmed, "{}", end.1);
+}
+
+/// A world whose device runs version 2, with version 1 in the other slot.
+fn updated() -> (World, Manifest, Manifest) {
+    let mut world = World::new();
+    let old = world.manifest(1, "model 1, good");
+    done(&mut world.boot().unwrap(), &world.job("1", &old), 1).unwrap();
+    let new = world.manifest(2, "model 2, good");
+    let end = done(&mut world.boot().unwrap(), &world.job("2", &new), 1).unwrap();
+    assert_eq!(end.0, JobState::Confirmed, "{}", end.1);
+    (world, old, new)
+}
+
+/// An order to go back.
+fn order(world: &World, id: &str, leaves: &Manifest, to: Option<&Manifest>) -> Asked {
+    let back = Back {
+        leaves: leaves.which(),
+        to: to.map(Manifest::which),
+        expires: "2030-01-01T00:00:00Z".to_owned(),
+    };
+    let rollback = back.sign(std::slice::from_ref(&world.key)).unwrap();
+    let id = id.to_owned();
+    Asked::Back(BackJob { id, rollback })
+}
+
+/// Gives an order to a device that starts.
+fn ordered(world: &World, asked: &Asked) -> (super::Progress, String) {
+    let mut updater = world.boot().unwrap();
+    let end = asked_of(&mut updater, asked, 1, &Arc::default()).unwrap();
+    let now = runs(&updater);
+    assert_eq!(runs(&world.boot().unwrap()), now, "after a restart");
+    (end, now)
+}
+
+#[test]
+fn a_rollback_goes_back_once_and_the_bad_model_does_not_return() {
+    let (mut world, old, new) = updated();
+    let back = order(&world, "back", &new, Some(&old));
+    let (end, now) = ordered(&world, &back);
+    assert_eq!(end.state, JobState::Confirmed, "{:?}", end.reason);
+    assert_eq!((end.leaves, end.version), (Some(2), Some(1)));
+    assert_eq!(now, "model 1, good");
+
+    // What the broker still holds does not bring it back, a downgrade neither.
+    for (id, allow_downgrade) in [("2 again", false), ("2 down", true)] {
+        let again = Manifest {
+            allow_downgrade,
+            ..new.clone()
+        };
+        let mut updater = world.boot().unwrap();
+        let (state, reason) = done(&mut updater, &world.job(id, &again), 1).unwrap();
+        assert_eq!(state, JobState::Refused);
+        assert!(reason.contains("was left"), "{reason}");
+    }
+    // The order given again under another name finds it done.
+    let before = world.disk.0.lock().unwrap().record.clone();
+    let (end, now) = ordered(&world, &order(&world, "replayed", &new, Some(&old)));
+    assert_eq!((end.state, &*now), (JobState::Confirmed, "model 1, good"));
+    assert_eq!(
+        world.disk.0.lock().unwrap().record,
+        before,
+        "nothing is changed"
+    );
+
+    // A better one comes, and leaves nothing to replay either.
+    let better = world.manifest(3, "model 3, good");
+    let end = done(&mut world.boot().unwrap(), &world.job("3", &better), 1).unwrap();
+    assert_eq!(end.0, JobState::Confirmed, "{}", end.1);
+    let (end, now) = ordered(&world, &order(&world, "late", &new, Some(&old)));
+    assert_eq!((end.state, &*now), (JobState::Refused, "model 3, good"));
+    assert!(end.reason.unwrap().contains("version 3 runs"));
+}
+
+#[test]
+fn a_rollback_is_checked_like_an_update() {
+    let (mut world, old, new) = updated();
+    let refused = |world: &World, asked: &Asked, words: &str| {
+        let (end, now) = ordered(world, asked);
+        let reason = end.reason.unwrap_or_default();
+        assert_eq!(end.state, JobState::Refused, "{reason}");
+        assert!(reason.contains(words), "{words}: {reason}");
+        assert_eq!(now, "model 2, good");
+    };
+    // A stranger; somebody whose signature is one of a manifest; an order that is too old.
+    let mut stranger = order(&world, "stranger", &new, Some(&old));
+    if let Asked::Back(job) = &mut stranger {
+        job.rollback.signatures.clear();
+        let key = PrivateKey::generate().unwrap();
+        job.rollback.add(back::PURPOSE, &key);
+    }
+    refused(&world, &stranger, "0 of 1");
+    if let Asked::Back(job) = &mut stranger {
+        job.rollback.add(manifest::PURPOSE, &world.key);
+    }
+    refused(&world, &stranger, "0 of 1");
+    let late = Back {
+        leaves: new.which(),
+        to: Some(old.which()),
+        expires: "2020-01-01T00:00:00Z".to_owned(),
+    };
+    let rollback = late.sign(std::slice::from_ref(&world.key)).unwrap();
+    let id = "late".to_owned();
+    refused(&world, &Asked::Back(BackJob { id, rollback }), "expired");
+    // Another model than is there.
+    let other = world.manifest(1, "model 1, another");
+    refused(
+        &world,
+        &order(&world, "other", &new, Some(&other)),
+        "what ran before",
+    );
+    // One that is damaged since.
+    let path = PathBuf::from("/state/slots/a/model.gguf");
+    world
+        .disk
+        .0
+        .lock()
+        .unwrap()
+        .files
+        .get_mut(&path)
+        .unwrap()
+        .bytes[12] = b'D';
+    refused(
+        &world,
+        &order(&world, "damaged", &new, Some(&old)),
+        "SHA-256",
+    );
+}
+
+#[test]
+fn a_rollback_of_the_first_model_is_one_to_the_configurations_own() {
+    let mut world = World::new();
+    let first = world.manifest(1, "model 1, good");
+    done(&mut world.boot().unwrap(), &world.job("1", &first), 1).unwrap();
+    let (end, now) = ordered(&world, &order(&world, "back", &first, None));
+    assert_eq!((end.state, &*now), (JobState::Confirmed, "own"));
+    let (state, _) = done(&mut world.boot().unwrap(), &world.job("again", &first), 1).unwrap();
+    assert_eq!(state, JobState::Refused);
+}
+
+/// At every single operation of a rollback.
+#[test]
+fn whatever_fails_in_a_rollback_one_of_both_models_runs() {
+    let go = |fault: Fault| -> usize {
+        let (world, old, new) = updated();
+        let mut updater = world.boot().unwrap();
+        world.disk.set(fault);
+        let back = order(&world, "back", &new, Some(&old));
+        let end = asked_of(&mut updater, &back, 3, &Arc::default());
+        let operations = world.disk.done();
+        let known = ["model 1, good", "model 2, good"];
+        assert!(known.contains(&&*runs(&updater)), "{fault:?}");
+        drop(updater);
+        world.disk.reboot();
+        let mut updater = world.boot().unwrap();
+        assert!(known.contains(&&*runs(&updater)), "{fault:?}");
+        if !matches!(&end, Some(end) if end.state == JobState::RolledBack) {
+            asked_of(&mut updater, &back, 3, &Arc::default());
+            let now = world.boot().unwrap();
+            assert_eq!(runs(&now), known[0], "{fault:?}: {end:?}");
+        }
+        operations
+    };
+    let operations = go(Fault::Never);
+    assert!(operations >= 4, "{operations}");
+    for at in 1..=operations {
+        go(Fault::Fails(at));
+        go(Fault::Stops(at));
+    }
+}
+
+#[test]
+fn models_that_panic_or_take_too_long_are_given_back() {
+    let (mut world, _, _) = updated();
+    let slow = Smoke {
+        within_ms: 50,
+        ..smoke()
+    };
+    for (version, text, words) in [
+        (3, "model 3, good, explodes", "panicked"),
+        (4, "model 4, good, panics", "unexpectedly"),
+        (5, "model 5, good, slow", "longer than 50 ms"),
+    ] {
+        let manifest = Manifest {
+            smoke: Some(slow.clone()),
+            ..world.manifest(version, text)
+        };
+        let mut updater = world.boot().unwrap();
+        let job = world.job(&version.to_string(), &manifest);
+        let (state, reason) = done(&mut updater, &job, 1).unwrap();
+        assert_eq!(state, JobState::RolledBack, "{reason}");
+        assert!(reason.contains(words), "{reason}");
+        assert_eq!(runs(&updater), "model 2, good");
+    }
+    // One that hears nothing keeps its memory: the program must start anew, with the old one.
+    let manifest = Manifest {
+        smoke: Some(slow),
+        ..world.manifest(6, "model 6, good, stuck")
+    };
+    let mut updater = world.boot().unwrap();
+    let lost = Arc::default();
+    let asked = Asked::Install(world.job("6", &manifest));
+    let start = Instant::now();
+    let end = asked_of(&mut updater, &asked, 1, &lost).unwrap();
+    assert!(
+        start.elapsed() < Duration::from_secs(3),
+        "it is not waited for"
+    );
+    assert_eq!(end.state, JobState::RolledBack);
+    assert_eq!(lost.lock().unwrap().len(), 1);
+    assert_eq!(runs(&world.boot().unwrap()), "model 2, good");
+}
+
+#[test]
+fn without_any_model_the_program_ends_and_nothing_is_forgotten() {
+    let (mut world, _, _) = updated();
+    let new = world.manifest(3, "model 3, good");
+    let mut updater = world.boot().unwrap();
+    world.broken.store(true, Ordering::Relaxed);
+    let lost = Arc::default();
+    let asked = Asked::Install(world.job("3", &new));
+    let end = asked_of(&mut updater, &asked, 1, &lost).unwrap();
+    assert_eq!(end.state, JobState::RolledBack);
+    let said = lost.lock().unwrap().join("");
+    assert!(
+        said.contains("no model") && said.contains("out of memory"),
+        "{said}"
+    );
+    world.broken.store(false, Ordering::Relaxed);
+    assert_eq!(runs(&world.boot().unwrap()), "model 2, good");
+}
+
+#[test]
+fn a_panic_in_what_a_watch_wants_costs_the_model_alone() {
+    let (mut world, _, _) = updated();
+    let new = world.manifest(3, "model 3, good");
+    let updater = world.boot().unwrap();
+    let (sender, said) = std::sync::mpsc::channel();
+    let around = Surroundings {
+        now: Box::new(|| Some(OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap())),
+        accepts: Box::new(|_| panic!("a schema is too much for it")),
+        publish: Box::new(move |progress| sender.send(progress).unwrap()),
+        lost: Box::new(|reason| panic!("{reason}")),
+    };
+    let asked = Asked::Install(world.job("3", &new));
+    updater.job(&around, &asked, &mut |_| false);
+    let end = said.try_iter().last().unwrap();
+    assert_eq!(end.state, JobState::RolledBack);
+    assert_eq!(runs(&updater), "model 2, good");
+}
+
+#[test]
+fn a_job_waits_while_the_time_is_not_known() {
+    let (mut world, old, new) = updated();
+    let newer = world.manifest(3, "model 3, good");
+    let updater = world.boot().unwrap();
+    let known = Arc::new(AtomicBool::new(false));
+    let (sender, said) = std::sync::mpsc::channel();
+    let clock = Arc::clone(&known);
+    let time = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
+    let around = Surroundings {
+        now: Box::new(move || clock.load(Ordering::Relaxed).then_some(time)),
+        accepts: Box::new(|_| Ok(())),
+        publish: Box::new(move |progress| sender.send(progress).unwrap()),
+        lost: Box::new(|reason| panic!("{reason}")),
+    };
+    let back = order(&world, "back", &new, Some(&old));
+    for asked in [Asked::Install(world.job("3", &newer)), back] {
+        updater.job(&around, &asked, &mut |_| false);
+        let last = said.try_iter().last().unwrap();
+        assert_eq!(last.state, JobState::Downloading);
+        assert!(last.reason.unwrap().contains("the time is not known"));
+        assert_eq!(runs(&updater), "model 2, good");
+    }
+    // It becomes known while the job waits.
+    let asked = Asked::Install(world.job("3", &newer));
+    updater.job(&around, &asked, &mut |_| {
+        known.store(true, Ordering::Relaxed);
+        true
+    });
+    assert_eq!(said.try_iter().last().unwrap().state, JobState::Confirmed);
+    assert_eq!(runs(&updater), "model 3, good");
 }

@@ -16,7 +16,7 @@ pub(crate) fn run(cli: &Cli, args: &RunArgs) -> Outcome {
     let path = &args.config;
     let refuse = |e: &dyn std::fmt::Display| Failure::new(format_args!("{}: {e}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|e| refuse(&e))?;
-    let mut config: Config = toml::from_str(&text).map_err(|e| refuse(&e))?;
+    let mut config = Config::read(&text).map_err(|e| refuse(&e))?;
     let folder = path.parent().unwrap_or(Path::new(""));
     config.relative_to(folder);
     config.check().map_err(|e| refuse(&e))?;
@@ -39,21 +39,23 @@ pub(crate) fn run(cli: &Cli, args: &RunArgs) -> Outcome {
             }
             Some(update) => {
                 let ca = update.ca.as_ref().map(|file| folder.join(file));
-                let web = Web::new(ca.as_deref())?;
+                let web = Web::new(ca.as_deref(), update.from.as_deref())?;
                 let trust = update.trust();
                 let loader = Arc::new(loader);
                 let updater = Updater::start(&state, trust, update.max_bytes, loader, web)?;
                 Agent::start_updating(&config, folder, &state, updater)?
             }
         };
-        tokio::select! {
-            ended = interrupted() => ended?,
-            () = service::serve(agent.monitor()) => {}
-        }
+        let lost = tokio::select! {
+            ended = interrupted() => ended.map(|()| None)?,
+            () = service::serve(agent.monitor()) => None,
+            reason = agent.lost() => Some(reason),
+        };
         tracing::info!("stopping");
         service::stopping();
         agent.stop().await;
-        Ok(())
+        // Whoever has started it starts it anew.
+        lost.map_or(Ok(()), |reason| Err(Failure::new(reason)))
     })
 }
 

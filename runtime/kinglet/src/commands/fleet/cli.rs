@@ -8,6 +8,7 @@ use kinglet_agent::keys::PublicKey;
 use kinglet_agent::period::Period;
 use kinglet_agent::topic;
 
+use super::rollback::RollbackArgs;
 use super::rollout::RolloutArgs;
 use super::sign::SignArgs;
 
@@ -88,6 +89,8 @@ pub(crate) enum FleetCommand {
     Sign(Box<SignArgs>),
     /// Give a new model to devices, a few first.
     Rollout(RolloutArgs),
+    /// Send devices back to the model that they ran before.
+    Rollback(RollbackArgs),
 }
 
 #[derive(Debug, Args)]

@@ -15,6 +15,7 @@ mod key;
 mod ls;
 mod paper;
 mod picture;
+mod rollback;
 mod rollout;
 mod roster;
 mod see;
@@ -36,6 +37,14 @@ pub(crate) fn run(cli: &Cli, args: &FleetArgs) -> Outcome {
         FleetCommand::Sign(sign) => return sign::run(cli, sign),
         _ => {}
     }
+    // Signed before the broker is asked for anything; an order that is only written needs none.
+    let order = match &args.command {
+        FleetCommand::Rollback(rollback) => match rollback.order(cli)? {
+            Some(order) => Some(order),
+            None => return Ok(()),
+        },
+        _ => None,
+    };
     let Some(config) = args.broker.config() else {
         let reason = "which broker? --broker mqtts://HOST:PORT, or KINGLET_BROKER, names one";
         return Err(Failure::new(reason));
@@ -53,6 +62,10 @@ pub(crate) fn run(cli: &Cli, args: &FleetArgs) -> Outcome {
             FleetCommand::Draw(draw) => picture::draw(cli, &mut broker, draw).await,
             FleetCommand::Snapshot(args) => picture::snapshot(cli, &mut broker, args).await,
             FleetCommand::Rollout(args) => rollout::run(cli, &mut broker, args).await,
+            FleetCommand::Rollback(args) => match order {
+                Some(order) => rollback::run(cli, &mut broker, args, order).await,
+                None => Ok(()),
+            },
             FleetCommand::Enrol(_) | FleetCommand::Key(_) | FleetCommand::Sign(_) => Ok(()),
         };
         broker.leave().await;

@@ -15,8 +15,9 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::broker::Broker;
+use super::roster::{self, Roster};
+use super::sign;
 use super::text::plain;
-use super::{roster, sign};
 use crate::cli::Cli;
 use crate::failure::{Failure, Outcome};
 
@@ -27,24 +28,65 @@ pub(crate) struct RolloutArgs {
     /// Where devices get the model: https://..., http://... or a folder of their own.
     #[arg(long, value_name = "URL", required_unless_present = "stop")]
     pub(crate) base: Option<String>,
+    #[command(flatten)]
+    pub(crate) chosen: Chosen,
+    /// The share of the devices that go first. When these have confirmed it, twice as many follow, and so on.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
+    pub(crate) canary: f64,
+    /// Take the jobs of this manifest back from the devices that have not begun.
+    #[arg(long)]
+    pub(crate) stop: bool,
+}
+
+/// Which devices, and how carefully.
+#[derive(Debug, Args)]
+pub(crate) struct Chosen {
     /// A device; may be given several times. Left out, with --group too: all that the broker knows.
     #[arg(long, value_name = "NAME")]
     pub(crate) device: Vec<String>,
     /// Only devices of this group.
     #[arg(long, value_name = "G")]
     pub(crate) group: Option<String>,
-    /// The share of the devices that go first. When these have confirmed it, twice as many follow, and so on.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
-    pub(crate) canary: f64,
-    /// Devices that may refuse the model or give it back before the rollout is stopped.
+    /// Devices that may refuse the model or give it back before no more are asked.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) failures: usize,
     /// How long each lot of devices is waited for.
     #[arg(long, value_name = "TIME", default_value = "10m")]
     pub(crate) within: Period,
-    /// Take the jobs of this manifest back from the devices that have not begun.
-    #[arg(long)]
-    pub(crate) stop: bool,
+}
+
+impl Chosen {
+    /// The devices of the roster that are meant.
+    pub(crate) fn of(&self, roster: &Roster) -> Outcome<Vec<String>> {
+        let chosen = |name: &String| self.device.is_empty() || self.device.contains(name);
+        let devices = roster.iter().filter(|(name, device)| {
+            let of_group = |group| device.status.groups.contains(group);
+            chosen(name) && self.group.as_ref().is_none_or(of_group)
+        });
+        let devices: Vec<String> = devices.map(|(name, _)| name.clone()).collect();
+        if let Some(unknown) = self.device.iter().find(|name| !devices.contains(name)) {
+            return Err(Failure::new(format_args!(
+                "the broker knows no device \"{unknown}\" here"
+            )));
+        }
+        match devices.is_empty() {
+            true => Err(Failure::new("there is no such device")),
+            false => Ok(devices),
+        }
+    }
+}
+
+/// A job that goes to devices, lot by lot.
+pub(crate) struct Lots<'a> {
+    pub(crate) id: String,
+    pub(crate) payload: Vec<u8>,
+    /// What those that have done it run.
+    pub(crate) version: Option<u64>,
+    /// The share that goes first.
+    pub(crate) canary: f64,
+    pub(crate) chosen: &'a Chosen,
+    /// What to do when it is stopped.
+    pub(crate) advice: &'static str,
 }
 
 /// How a rollout stands.
@@ -59,23 +101,7 @@ pub(crate) async fn run(cli: &Cli, broker: &mut Broker, args: &RolloutArgs) -> O
     let (signed, manifest) = sign::read(&args.manifest)?;
     let id = id(&signed, &manifest);
     let roster = roster::get(broker, "kinglet/+/status").await?;
-    let chosen = |name: &String| args.device.is_empty() || args.device.contains(name);
-    let devices: Vec<String> = roster
-        .iter()
-        .filter(|(name, device)| {
-            let of_group = |group| device.status.groups.contains(group);
-            chosen(name) && args.group.as_ref().is_none_or(of_group)
-        })
-        .map(|(name, _)| name.clone())
-        .collect();
-    if let Some(unknown) = args.device.iter().find(|name| !devices.contains(name)) {
-        return Err(Failure::new(format_args!(
-            "the broker knows no device \"{unknown}\" here"
-        )));
-    }
-    if devices.is_empty() {
-        return Err(Failure::new("there is no such device"));
-    }
+    let devices = args.chosen.of(&roster)?;
     if args.stop {
         for device in &devices {
             broker
@@ -93,10 +119,29 @@ pub(crate) async fn run(cli: &Cli, broker: &mut Broker, args: &RolloutArgs) -> O
         manifest: signed,
         base: base.clone(),
     };
-    let payload = serde_json::to_vec(&job)?;
-    let topics: Vec<String> = vec![format!("kinglet/+/job/{id}")];
-    broker.subscribe(&topics, Delivery::AtLeastOnce).await?;
+    let lots = Lots {
+        id,
+        payload: serde_json::to_vec(&job)?,
+        version: Some(manifest.version),
+        canary: args.canary,
+        chosen: &args.chosen,
+        advice: "the same command goes on, --stop takes the jobs back",
+    };
+    deliver(cli, broker, &lots, &roster, devices).await
+}
 
+/// Gives a job to devices, lot by lot, and says what became of it.
+pub(crate) async fn deliver(
+    cli: &Cli,
+    broker: &mut Broker,
+    lots: &Lots<'_>,
+    roster: &Roster,
+    devices: Vec<String>,
+) -> Outcome {
+    let id = &lots.id;
+    broker
+        .subscribe(&[format!("kinglet/+/job/{id}")], Delivery::AtLeastOnce)
+        .await?;
     // Who is there first: a canary that sleeps says nothing.
     let online = |name: &String| roster.get(name).is_some_and(|d| d.status.online());
     let (mut order, absent): (Vec<_>, Vec<_>) = devices.into_iter().partition(online);
@@ -106,7 +151,7 @@ pub(crate) async fn run(cli: &Cli, broker: &mut Broker, args: &RolloutArgs) -> O
     }
     order.extend(absent);
     let all = order.len();
-    let share = args.canary.clamp(0.0, 1.0) * present as f64;
+    let share = lots.canary.clamp(0.0, 1.0) * present as f64;
     let mut size = (share.ceil() as usize).clamp(1, present);
     let mut standing = Standing::default();
     while standing.asked.len() < all {
@@ -115,20 +160,20 @@ pub(crate) async fn run(cli: &Cli, broker: &mut Broker, args: &RolloutArgs) -> O
         eprintln!("{from} of {all} devices, {} more", lot.len());
         for device in lot {
             let topic = format!("kinglet/{device}/job");
-            broker.retain(&topic, payload.clone()).await?;
+            broker.retain(&topic, lots.payload.clone()).await?;
             standing.asked.insert(device.clone());
         }
         let awaited = &order[..present.min(standing.asked.len())];
-        wait(broker, &id, &mut standing, awaited, args).await?;
+        wait(broker, id, &mut standing, awaited, lots.chosen).await?;
         let failed = standing.failed();
         // Of the first ones each must answer. Who is silent later, or not there, finds its job when it is.
         let ended = awaited.iter().filter(|d| standing.ended.contains_key(*d));
         let silent = awaited.len() - ended.count();
-        if failed > args.failures || (from == 0 && silent > 0) {
+        if failed > lots.chosen.failures || (from == 0 && silent > 0) {
             return Err(Failure::new(format_args!(
                 "stopped after {} of {all} devices: {failed} failed, {silent} did not answer; {}",
                 standing.asked.len(),
-                "the same command goes on, --stop takes the jobs back"
+                lots.advice
             )));
         }
         size *= 2;
@@ -140,14 +185,21 @@ pub(crate) async fn run(cli: &Cli, broker: &mut Broker, args: &RolloutArgs) -> O
     let (confirmed, silent) = (confirmed.count(), standing.silent());
     let result = json!({
         "job": id,
-        "version": manifest.version,
+        "version": lots.version,
         "devices": standing.ended,
         "silent": silent,
     });
+    let model = match lots.version {
+        Some(version) => format!("version {version}"),
+        None => "the models of their configurations".to_owned(),
+    };
+    let elsewhere = standing.ended.values().filter(|p| elsewhere(p)).count();
+    let others = match elsewhere {
+        0 => String::new(),
+        n => format!(", {n} run another one and stay as they are"),
+    };
     let text = format!(
-        "version {}: {confirmed} of {} devices run it, {} failed, {} have not answered",
-        manifest.version,
-        all,
+        "{model}: {confirmed} of {all} devices run it{others}, {} failed, {} have not answered",
         standing.failed(),
         silent.len()
     );
@@ -156,7 +208,7 @@ pub(crate) async fn run(cli: &Cli, broker: &mut Broker, args: &RolloutArgs) -> O
 
 impl Standing {
     fn failed(&self) -> usize {
-        let failed = |p: &&Progress| p.state != JobState::Confirmed;
+        let failed = |p: &&Progress| p.state != JobState::Confirmed && !elsewhere(p);
         self.ended.values().filter(failed).count()
     }
 
@@ -164,6 +216,11 @@ impl Standing {
         let silent = self.asked.iter().filter(|d| !self.ended.contains_key(*d));
         silent.collect()
     }
+}
+
+/// Whether a device runs another model than a rollback leaves: then there was nothing to do.
+fn elsewhere(progress: &Progress) -> bool {
+    progress.state == JobState::Refused && progress.leaves.is_some() && progress.version.is_none()
 }
 
 /// The same manifest is the same job, whoever rolls it out and when.
@@ -179,11 +236,11 @@ async fn wait(
     id: &str,
     standing: &mut Standing,
     awaited: &[String],
-    args: &RolloutArgs,
+    chosen: &Chosen,
 ) -> Outcome {
-    let deadline = Instant::now() + args.within.0;
+    let deadline = Instant::now() + chosen.within.0;
     let all = |standing: &Standing| awaited.iter().all(|d| standing.ended.contains_key(d));
-    while !all(standing) && standing.failed() <= args.failures {
+    while !all(standing) && standing.failed() <= chosen.failures {
         let Some(publish) = broker.next(deadline).await? else {
             return Ok(());
         };

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use clap::Args;
 use kinglet_agent::keys::{PrivateKey, PublicKey};
 use kinglet_agent::period::Period;
-use kinglet_agent::update::manifest::{File, Keys, Manifest, Signed, Smoke};
+use kinglet_agent::update::manifest::{File, Keys, Manifest, PURPOSE, Signed, Smoke};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
@@ -70,7 +70,7 @@ pub(crate) fn run(cli: &Cli, args: &SignArgs) -> Outcome {
     let keys: Vec<PrivateKey> = keys.collect::<Outcome<_>>()?;
     let signed = if args.add {
         let mut signed = read(&args.file)?.0;
-        keys.iter().for_each(|key| signed.add(key));
+        keys.iter().for_each(|key| signed.add(PURPOSE, key));
         signed
     } else {
         let manifest = manifest(args)?;
