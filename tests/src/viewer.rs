@@ -98,6 +98,13 @@ impl Viewer {
         value
     }
 
+    /// Publishes something that the broker keeps.
+    pub fn retain(&self, topic: &str, payload: &str) {
+        self.client
+            .publish(topic, QoS::AtLeastOnce, true, payload.to_owned())
+            .unwrap();
+    }
+
     /// Publishes a command.
     pub fn send(&self, topic: &str, payload: impl Into<Vec<u8>>) {
         let payload: Vec<u8> = payload.into();
