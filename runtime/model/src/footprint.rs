@@ -164,7 +164,8 @@ mod tests {
         assert!(few.mapped.all() > 0, "rows of the table of words");
         // The understanding half serves both: a drawing's prompt and the markers.
         assert!(weights.always > 0 && weights.seeing > 0 && weights.drawing > 0);
-        assert!(weights.never < weights.all() / 10, "{weights:?}");
+        // What turns pictures into latents is for edits alone.
+        assert!(weights.never < weights.all() / 5, "{weights:?}");
         let names: Vec<(&str, u64)> = many.stages.iter().map(|s| (s.name, s.times)).collect();
         let expected = [
             ("look", 1),
