@@ -25,7 +25,7 @@ pub mod viewer;
 
 pub use broker::Mosquitto;
 pub use device::device;
-pub use nats::Nats;
+pub use nats::{Cluster, Nats};
 pub use program::{Running, kinglet, program};
 pub use viewer::{Viewer, conforms};
 

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use kinglet_tests::program::{finished, put};
-use kinglet_tests::{Mosquitto, Nats, Running, Viewer, device, kinglet, truth};
+use kinglet_tests::{Cluster, Mosquitto, Nats, Running, Viewer, device, kinglet, truth};
 use serde_json::{Value, json};
 
 fn start(folder: &Path) -> Running {
@@ -135,6 +135,65 @@ fn a_broker_that_knows_no_better_is_found_out_and_nothing_is_lost_when_it_is_kil
     assert_eq!(all.len() as u64, newest, "{all:?}");
 }
 
+#[test]
+fn a_device_goes_to_another_node_when_its_own_is_killed() {
+    let Some(mut cluster) = Cluster::start() else {
+        println!("NOT CHECKED: a cluster of brokers (there is no nats-server)");
+        return;
+    };
+    let url = |node: usize| format!("mqtt://127.0.0.1:{}", cluster.ports[node]);
+    let lines = format!(
+        "url = \"{}\"\nalso = [\"{}\", \"{}\"]",
+        url(0),
+        url(1),
+        url(2)
+    );
+    let folder = device(&lines, "every:200ms");
+    // It is on the node that is never killed. A cluster that has just been started takes a while.
+    let seqs = reader(cluster.ports[2]);
+    let log = std::fs::File::create(folder.path().join("log")).unwrap();
+    let config = folder.path().join("kinglet.toml");
+    let mut command = kinglet(&["run", "--config", &config.to_string_lossy()]);
+    let agent = Running::start(command.env("KINGLET_LOG", "info").stderr(log));
+    let mut all = BTreeMap::new();
+    let mut take = |time: Duration| {
+        let end = Instant::now() + time;
+        while let Some(left) = end.checked_duration_since(Instant::now()) {
+            let Ok(seq) = seqs.recv_timeout(left) else {
+                break;
+            };
+            *all.entry(seq).or_insert(0) += 1;
+        }
+        all.len()
+    };
+    let began = Instant::now();
+    while take(Duration::from_secs(1)) < 5 {
+        assert!(began.elapsed() < Duration::from_secs(60), "no event comes");
+    }
+    for node in [0, 1, 0] {
+        cluster.kill(node);
+        take(Duration::from_secs(5));
+        cluster.start_again(node);
+        take(Duration::from_secs(4));
+    }
+    assert_eq!(agent.terminate(), Some(0));
+    take(Duration::from_secs(5));
+    let newest = *all.keys().max().unwrap();
+    let twice = all.values().filter(|n| **n > 1).count();
+    println!(
+        "a node killed 3 times: {newest} events stored, {} arrived, {twice} twice",
+        all.len()
+    );
+    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    let nodes = cluster
+        .ports
+        .iter()
+        .filter(|port| log.contains(&format!("connected to 127.0.0.1:{port}")));
+    assert!(nodes.count() > 1, "{log}");
+    assert!(newest > 40);
+    assert_eq!(all.len() as u64, newest, "{all:?}\n{log}");
+}
+
 /// The numbers of the events that come, on a session that the broker keeps.
 fn reader(port: u16) -> Receiver<u64> {
     let mut options = rumqttc::MqttOptions::new("reader", "127.0.0.1", port);
@@ -163,6 +222,6 @@ fn reader(port: u16) -> Receiver<u64> {
         }
         drop(client);
     });
-    confirmed.recv_timeout(Duration::from_secs(20)).unwrap();
+    confirmed.recv_timeout(Duration::from_secs(60)).unwrap();
     seqs
 }

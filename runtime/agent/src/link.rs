@@ -117,6 +117,7 @@ impl Link {
                 continue;
             }
             let reason = self.explain(&e);
+            self.security.turn();
             let news =
                 !matches!(&*self.connection.borrow(), Connection::Down(old) if *old == reason);
             if news {

@@ -3,6 +3,7 @@
 //! TLS 1.2 and 1.3 by rustls. The broker's certificate is always checked, against the configured
 //! authority or the system's; there is no switch that turns this off.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,6 +23,8 @@ const LONGEST_PASSWORD: usize = 4096;
 pub struct Security {
     /// Where it is.
     pub address: BrokerAddress,
+    /// Where else it is, if it is a cluster.
+    others: VecDeque<BrokerAddress>,
     /// Encryption; none on a plain connection.
     pub tls: Option<Arc<ClientConfig>>,
     /// User and password.
@@ -45,7 +48,11 @@ impl Security {
     /// # Errors
     /// [`crate::AgentError::Config`] naming the key, if a file is missing or holds something else.
     pub fn load(config: &BrokerConfig, folder: &Path) -> Result<Self> {
-        let address = config.address()?;
+        let mut others = VecDeque::from(config.addresses()?);
+        let address = match others.pop_front() {
+            Some(address) => address,
+            None => config.address()?,
+        };
         let credentials = match (&config.user, &config.password_file) {
             (None, None) => None,
             (Some(user), None) => Some((user.clone(), String::new())),
@@ -70,9 +77,18 @@ impl Security {
         };
         Ok(Security {
             address,
+            others,
             tls,
             credentials,
         })
+    }
+
+    /// Turns to the next node of a cluster.
+    pub fn turn(&mut self) {
+        if let Some(next) = self.others.pop_front() {
+            self.others
+                .push_back(std::mem::replace(&mut self.address, next));
+        }
     }
 }
 

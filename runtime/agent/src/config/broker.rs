@@ -8,12 +8,18 @@ use super::error;
 use crate::error::Result;
 use crate::wire::Version;
 
+/// The most nodes of a cluster.
+const MOST_NODES: usize = 16;
+
 /// `[broker]`
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BrokerConfig {
     /// `mqtts://HOST:PORT`, or `mqtt://HOST:PORT` without encryption.
     pub url: String,
+    /// Further nodes of the same cluster, tried in turn when one is lost: URLs with the same encryption.
+    #[serde(default)]
+    pub also: Vec<String>,
     /// The only version of MQTT that is spoken, `5` or `3.1.1`; left out: 5, or 3.1.1 where the broker knows no
     /// better.
     #[serde(default)]
@@ -56,13 +62,40 @@ impl BrokerConfig {
     /// [`crate::AgentError::Config`] if the URL is no `mqtts://HOST:PORT` or `mqtt://HOST:PORT`, or would carry
     /// plain text to another machine without `allow_insecure`.
     pub fn address(&self) -> Result<BrokerAddress> {
-        let refuse = |expected: &str| error("broker.url", &self.url, expected);
+        self.read("broker.url", &self.url)
+    }
+
+    /// Host and port of all nodes, the first one first.
+    ///
+    /// # Errors
+    /// As [`BrokerConfig::address`], and if one is encrypted and another one is not, or there are too many.
+    pub fn addresses(&self) -> Result<Vec<BrokerAddress>> {
+        let first = self.address()?;
+        if self.also.len() >= MOST_NODES {
+            let expected = format!("names too many; {} are accepted", MOST_NODES - 1);
+            return Err(error(
+                "broker.also",
+                &self.also.len().to_string(),
+                &expected,
+            ));
+        }
+        let mut all = vec![first];
+        for url in &self.also {
+            let address = self.read("broker.also", url)?;
+            if address.tls != all[0].tls {
+                let expected = "is encrypted and broker.url is not, or the other way round";
+                return Err(error("broker.also", url, expected));
+            }
+            all.push(address);
+        }
+        Ok(all)
+    }
+
+    fn read(&self, key: &str, url: &str) -> Result<BrokerAddress> {
+        let refuse = |expected: &str| error(key, url, expected);
         let not_understood =
             || refuse("is not understood; mqtts://HOST:PORT or mqtt://HOST:PORT is expected");
-        let (rest, tls) = match (
-            self.url.strip_prefix("mqtts://"),
-            self.url.strip_prefix("mqtt://"),
-        ) {
+        let (rest, tls) = match (url.strip_prefix("mqtts://"), url.strip_prefix("mqtt://")) {
             (Some(rest), _) => (rest, true),
             (None, Some(rest)) => (rest, false),
             (None, None) => return Err(not_understood()),
@@ -105,6 +138,29 @@ mod tests {
         config.url = url.to_owned();
         config.allow_insecure = allow_insecure;
         config.address()
+    }
+
+    #[test]
+    fn nodes_of_a_cluster_are_all_encrypted_or_none() {
+        let addresses = |also: &str| {
+            let text = format!("url = 'mqtts://a'\nalso = [{also}]");
+            let config: BrokerConfig = toml::from_str(&text).unwrap();
+            config.addresses()
+        };
+        let hosts: Vec<String> = addresses("'mqtts://b:1', 'mqtts://c'")
+            .unwrap()
+            .into_iter()
+            .map(|a| a.host)
+            .collect();
+        assert_eq!(hosts, ["a", "b", "c"]);
+        for (also, words) in [
+            ("'mqtt://localhost'", "the other way"),
+            ("'x'", "broker.also"),
+            (&"'mqtts://b',".repeat(16)[..], "too many"),
+        ] {
+            let refused = addresses(also).unwrap_err().to_string();
+            assert!(refused.contains(words), "{refused}");
+        }
     }
 
     #[test]

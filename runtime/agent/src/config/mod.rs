@@ -308,7 +308,7 @@ impl Config {
                 return Err(name_error("device.groups", group));
             }
         }
-        self.broker.address()?;
+        self.broker.addresses()?;
         if let Some(update) = &self.update
             && let Err(reason) = update.trust().check()
         {

@@ -56,6 +56,7 @@ impl BrokerArgs {
     pub(crate) fn config(&self) -> Option<BrokerConfig> {
         Some(BrokerConfig {
             url: self.broker.clone()?,
+            also: Vec::new(),
             protocol: None,
             allow_insecure: self.allow_insecure,
             ca: self.ca.clone(),
