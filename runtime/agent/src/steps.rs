@@ -4,14 +4,15 @@
 //! done or the most steps have been taken. Its answer is bound to the list, so nothing that a camera reads can
 //! name another action, or another value than those.
 
-use crate::area::Area;
-use crate::config::{StepsConfig, WatchConfig, error};
-use crate::engine::{Form, Question};
-use crate::error::Result;
 use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::{Value, json};
+
+use crate::area::Area;
+use crate::config::{StepsConfig, WatchConfig, error};
+use crate::engine::{Form, Question};
+use crate::error::Result;
 
 /// The most steps of one event.
 pub const MOST_STEPS: usize = 16;

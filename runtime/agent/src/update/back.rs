@@ -74,12 +74,6 @@ impl Back {
     /// # Errors
     /// The reason in words.
     pub fn sign(&self, keys: &[PrivateKey]) -> Result<Signed, String> {
-        let signed = serde_json::to_string(self).map_err(|e| e.to_string())?;
-        let mut signed = Signed {
-            signed,
-            signatures: Vec::new(),
-        };
-        keys.iter().for_each(|key| signed.add(PURPOSE, key));
-        Ok(signed)
+        Signed::new(self, PURPOSE, keys)
     }
 }

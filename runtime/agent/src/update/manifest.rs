@@ -251,13 +251,7 @@ impl Manifest {
     /// # Errors
     /// The reason in words.
     pub fn sign(&self, keys: &[PrivateKey]) -> Result<Signed, String> {
-        let signed = serde_json::to_string(self).map_err(|e| e.to_string())?;
-        let mut signed = Signed {
-            signed,
-            signatures: Vec::new(),
-        };
-        keys.iter().for_each(|key| signed.add(PURPOSE, key));
-        Ok(signed)
+        Signed::new(self, PURPOSE, keys)
     }
 
     /// Which model it is.
@@ -272,6 +266,21 @@ impl Manifest {
 }
 
 impl Signed {
+    /// What is to be signed for this purpose, signed by these keys.
+    pub(super) fn new(
+        what: &impl Serialize,
+        purpose: &str,
+        keys: &[PrivateKey],
+    ) -> Result<Self, String> {
+        let signed = serde_json::to_string(what).map_err(|e| e.to_string())?;
+        let mut signed = Signed {
+            signed,
+            signatures: Vec::new(),
+        };
+        keys.iter().for_each(|key| signed.add(purpose, key));
+        Ok(signed)
+    }
+
     /// Adds a signature for this purpose, or replaces that of the same key.
     pub fn add(&mut self, purpose: &str, key: &PrivateKey) {
         let public = key.public();

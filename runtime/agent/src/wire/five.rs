@@ -1,14 +1,12 @@
 //! MQTT 5.
 
-use std::sync::Arc;
-
+use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
     ConnectProperties, ConnectReturnCode, Filter, LastWill, Packet, PubAckReason, Publish,
     PublishProperties, SubscribeReasonCode,
 };
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
-use rumqttc::{Outgoing, TlsConfiguration, Transport};
 
 use super::{Beside, Broken, Delivery, Full, Heard, Options, Received, Verdict};
 use crate::security::Security;
@@ -19,9 +17,8 @@ pub(super) type Events = EventLoop;
 pub(super) fn connect(security: &Security, options: &Options) -> (Client, Events) {
     let address = &security.address;
     let mut with = MqttOptions::new(&options.client_id, &address.host, address.port);
-    if let Some(tls) = &security.tls {
-        let tls = TlsConfiguration::Rustls(Arc::clone(tls));
-        with.set_transport(Transport::tls_with_config(tls));
+    if let Some(transport) = super::encrypted(security) {
+        with.set_transport(transport);
     }
     if let Some((user, password)) = &security.credentials {
         with.set_credentials(user, password);

@@ -1,11 +1,8 @@
 //! MQTT 3.1.1.
 
-use std::sync::Arc;
-
 use rumqttc::{
     AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, LastWill, MqttOptions,
-    Outgoing, Packet, Publish, QoS, SubscribeFilter, SubscribeReasonCode, TlsConfiguration,
-    Transport,
+    Outgoing, Packet, Publish, QoS, SubscribeFilter, SubscribeReasonCode,
 };
 
 use super::{Beside, Broken, Delivery, Full, Heard, Options, Received, Verdict};
@@ -20,9 +17,8 @@ const LARGEST: usize = 256 << 20;
 pub(super) fn connect(security: &Security, options: &Options) -> (Client, Events) {
     let address = &security.address;
     let mut with = MqttOptions::new(&options.client_id, &address.host, address.port);
-    if let Some(tls) = &security.tls {
-        let tls = TlsConfiguration::Rustls(Arc::clone(tls));
-        with.set_transport(Transport::tls_with_config(tls));
+    if let Some(transport) = super::encrypted(security) {
+        with.set_transport(transport);
     }
     if let Some((user, password)) = &security.credentials {
         with.set_credentials(user, password);

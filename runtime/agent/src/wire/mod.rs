@@ -7,7 +7,10 @@ mod five;
 mod four;
 mod negotiation;
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use rumqttc::{TlsConfiguration, Transport};
 
 use crate::security::Security;
 pub use negotiation::{Negotiation, Version};
@@ -207,6 +210,12 @@ impl Events {
             Turn::Four(events) => four::next(events).await,
         }
     }
+}
+
+/// How packets are encrypted, if they are.
+fn encrypted(security: &Security) -> Option<Transport> {
+    let tls = Arc::clone(security.tls.as_ref()?);
+    Some(Transport::tls_with_config(TlsConfiguration::Rustls(tls)))
 }
 
 /// Whether a connection was never there, or was ended.
