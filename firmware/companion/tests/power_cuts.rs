@@ -1,4 +1,8 @@
 //! Power is cut at every operation of an update: some image is always there to start.
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+// An error is the flash as it was left.
+#![allow(clippy::result_large_err)]
 
 use std::ops::Range;
 
