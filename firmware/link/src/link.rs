@@ -34,6 +34,8 @@ pub struct Counters {
     pub damaged: u32,
     /// Messages that arrived once more, which is how lost acknowledgements look.
     pub doubled: u32,
+    /// Times that the other end has begun anew.
+    pub beginnings: u32,
     /// Frames of another version of the protocol, and messages that cannot be read.
     pub strange: u32,
 }
@@ -91,6 +93,7 @@ impl<Out: Serialize, In: DeserializeOwned, const N: usize> Link<Out, In, N> {
                 again: 0,
                 damaged: 0,
                 doubled: 0,
+                beginnings: 0,
                 strange: 0,
             },
             hears: PhantomData,
@@ -174,6 +177,8 @@ impl<Out: Serialize, In: DeserializeOwned, const N: usize> Link<Out, In, N> {
                 };
                 if is_new {
                     self.last = Some(key);
+                    let begins = u32::from(key.sequence == 0);
+                    self.counters.beginnings = self.counters.beginnings.wrapping_add(begins);
                 } else if self.last != Some(key) {
                     // Neither the last one nor the next: no sender of this protocol does that.
                     self.counters.strange = self.counters.strange.saturating_add(1);

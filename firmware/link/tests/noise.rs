@@ -107,6 +107,7 @@ fn an_end_that_starts_anew_is_heard_again() {
         }
     }
     assert_eq!(companion.waiting(), 0);
+    assert_eq!(board.counters().beginnings, 3);
 }
 
 #[test]

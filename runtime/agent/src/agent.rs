@@ -13,6 +13,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::camera::{Camera, Report};
 use crate::clock::{self, Clock};
+use crate::companion::{self, Companion, Wakes};
 use crate::config::Config;
 use crate::crew::Crew;
 use crate::engine::Engine;
@@ -48,6 +49,7 @@ const CLOCK: Duration = Duration::from_secs(5);
 /// A running agent.
 pub struct Agent {
     crew: Arc<Crew>,
+    mate: Option<JoinHandle<()>>,
     shadow: JoinHandle<()>,
     worker: JoinHandle<()>,
     stopping: Arc<AtomicBool>,
@@ -155,7 +157,13 @@ impl Agent {
             metrics: Arc::clone(&metrics),
         };
         let worker = thread("worker", move || worker.run(&queue))?;
-        let start_watch = lookout::starter(slots, jobs.clone(), Arc::clone(&metrics));
+        let wakes = Arc::new(Wakes::default());
+        let start_watch = lookout::starter(
+            slots,
+            jobs.clone(),
+            Arc::clone(&metrics),
+            Arc::clone(&wakes),
+        );
         let crew = Crew::new(folder.to_owned(), reports, watches, start_watch);
         let crew = Arc::new(crew);
         if let Err(e) = crew.set(&config.camera, &ready.watches) {
@@ -163,6 +171,8 @@ impl Agent {
             return Err(e);
         }
 
+        let companion = start_companion(&config, wakes, &status_changed, &monitor, &stopping)?;
+        let (mate, companion) = companion.unzip();
         let (stop, stopped) = watch::channel(false);
         if let Some(server) = server {
             let (monitor, engine) = (Arc::clone(&monitor), Arc::clone(&engine));
@@ -235,6 +245,7 @@ impl Agent {
                         temperature: temperature::hottest(Path::new(temperature::SENSORS)),
                         sources: monitored.sources(Instant::now()),
                         watches: shown.watches(),
+                        companion: companion.as_ref().map(|c| c.report()),
                         model: running.model(),
                         ..status.clone()
                     },
@@ -253,6 +264,7 @@ impl Agent {
         };
         Ok(Agent {
             crew,
+            mate,
             shadow: changing,
             worker,
             stopping,
@@ -298,10 +310,35 @@ impl Agent {
         let _ = self.link.await;
         let _ = self.clock.await;
         // The link held the last senders of the queues, so these end after their last jobs.
-        let (worker, shadow) = (self.worker, self.shadow);
-        let ended = tokio::task::spawn_blocking(move || (worker.join(), shadow.join()));
+        let (worker, shadow, mate) = (self.worker, self.shadow, self.mate);
+        let ended = tokio::task::spawn_blocking(move || {
+            let _ = (worker.join(), shadow.join());
+            mate.map(JoinHandle::join)
+        });
         let _ = ended.await;
     }
+}
+
+/// Starts what talks with the microcontroller, if there is one: its thread, and what is known of it.
+fn start_companion(
+    config: &Config,
+    wakes: Arc<Wakes>,
+    changed: &Arc<Notify>,
+    monitor: &Arc<Monitor>,
+    stopping: &Arc<AtomicBool>,
+) -> Result<Option<(JoinHandle<()>, Arc<Companion>)>> {
+    let Some(config) = &config.companion else {
+        return Ok(None);
+    };
+    let known = Arc::new(Companion::new(wakes, Arc::clone(changed)));
+    let monitor = Arc::clone(monitor);
+    let thread = companion::start(
+        Arc::clone(&known),
+        config.clone(),
+        move || monitor.health().healthy,
+        Arc::clone(stopping),
+    )?;
+    Ok(Some((thread, known)))
 }
 
 /// Writes the last known time now and then, and at the end; says once when the time has become known.
@@ -419,6 +456,7 @@ fn status(config: &Config, engine: &dyn Engine) -> Status {
         cameras: config.camera.iter().map(|c| c.name.clone()).collect(),
         watches: config.watch.iter().map(|w| w.name.clone()).collect(),
         sources: BTreeMap::new(),
+        companion: None,
         temperature: None,
         at: None,
     }

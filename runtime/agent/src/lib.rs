@@ -9,6 +9,7 @@
 //! - [`trigger`]: when a frame is looked at, one file a kind (networks: a folder); [`schedule`]: times of the day; `gate`: hours,
 //!   rests and rates that no trigger passes; [`watch`](mod@watch): what is asked then; `life`: what becomes
 //!   of an event. [`period`]: lengths of time as users write them; `area`: parts of a picture.
+//! - [`companion`]: the microcontroller that wakes the board.
 //! - [`steps`]: what may be done about what was seen; [`output`]: what may be switched.
 //! - `lookout`: the thread of a watch.
 //! - [`message`]: the payloads on the wire; [`topic`]: their topics; [`command`]: what is asked over
@@ -37,6 +38,7 @@ mod ballast;
 pub mod camera;
 pub mod clock;
 pub mod command;
+pub mod companion;
 pub mod config;
 mod crew;
 pub mod engine;

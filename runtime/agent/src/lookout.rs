@@ -7,6 +7,7 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::{Duration, Instant};
 
 use crate::agent::thread;
+use crate::companion::Wakes;
 use crate::crew::StartWatch;
 use crate::operation::Metrics;
 use crate::schedule;
@@ -23,9 +24,10 @@ pub(crate) fn starter(
     slots: HashMap<String, Arc<Slot>>,
     jobs: SyncSender<Job>,
     metrics: Arc<Metrics>,
+    wakes: Arc<Wakes>,
 ) -> StartWatch {
     Box::new(move |watched, stop| {
-        let trigger = watched.when.trigger(&watched)?;
+        let trigger = watched.when.trigger(&watched, &wakes)?;
         // A configuration that was checked names a camera that is there.
         let slot = slots
             .get(&watched.config.camera)

@@ -9,6 +9,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::attempts::Check;
 use crate::camera::CameraReport;
+use crate::companion::CompanionReport;
 use crate::engine::ModelInfo;
 use crate::steps::Step;
 
@@ -57,7 +58,7 @@ pub struct Event {
     pub answer: Value,
     /// Which model answered.
     pub model: ModelInfo,
-    /// What made it, if a command or a network did.
+    /// What made it, if a command, a network or the microcontroller did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trigger: Option<Cause>,
     /// Milliseconds by stage.
@@ -99,6 +100,16 @@ pub enum Cause {
         #[serde(rename = "box", skip_serializing_if = "Option::is_none")]
         area: Option<[f64; 4]>,
     },
+    /// The microcontroller has woken the board.
+    Woken {
+        /// Which of its inputs.
+        input: String,
+        /// How often that had become active.
+        count: u16,
+        /// How bright it was, 0 to 1, if it has a light sensor.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        light: Option<f64>,
+    },
 }
 
 /// Milliseconds by stage.
@@ -125,6 +136,9 @@ pub struct Status {
     /// How its cameras do, by name; none in the will.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sources: BTreeMap<String, CameraReport>,
+    /// How the microcontroller does that wakes it, if there is one; none in the will.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub companion: Option<CompanionReport>,
     /// Degrees Celsius of its hottest sensor, where the system has one; none in the will.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,

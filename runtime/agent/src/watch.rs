@@ -151,7 +151,7 @@ pub(crate) fn load_all(
                 .map_err(|e| error("watch.steps", &config.name, &format!("is refused: {e}")))?;
         }
         // It is made anew when the watch starts: here it is seen that it can be.
-        watch.when.trigger(&watch)?;
+        watch.when.trigger(&watch, &Arc::default())?;
         Ok(Arc::new(watch))
     };
     config.watch.iter().map(load).collect()

@@ -1,6 +1,7 @@
 //! What a user writes. Unknown keys are refused by name; paths are relative to the file.
 
 mod broker;
+mod companion;
 mod onnx;
 mod watch;
 
@@ -23,6 +24,7 @@ use crate::update::Place;
 use crate::update::manifest::Keys;
 use crate::watch::MOST_EXAMPLES;
 pub use broker::{BrokerAddress, BrokerConfig};
+pub use companion::{CompanionConfig, InputConfig, Level, WatchdogConfig};
 pub use onnx::{
     Activation, Channels, ClassesConfig, Fit, LONGEST_CLASS, LONGEST_INPUT, Layout, MOST_CLASSES,
     OnnxConfig, OutputLayout,
@@ -55,6 +57,9 @@ pub struct Config {
     /// Makes the device known to Home Assistant.
     #[serde(default)]
     pub homeassistant: Option<HomeAssistantConfig>,
+    /// The microcontroller that wakes the board.
+    #[serde(default)]
+    pub companion: Option<CompanionConfig>,
     /// The cameras.
     #[serde(default)]
     pub camera: Vec<CameraConfig>,
@@ -280,6 +285,7 @@ impl Config {
             update: None,
             metrics: None,
             homeassistant: None,
+            companion: None,
             camera: Vec::new(),
             watch: Vec::new(),
             output: Vec::new(),
@@ -336,6 +342,9 @@ impl Config {
                 &expected,
             ));
         }
+        if let Some(companion) = &self.companion {
+            companion.settings()?;
+        }
         for (i, camera) in self.camera.iter().enumerate() {
             if !topic::is_name(&camera.name) {
                 return Err(name_error("camera.name", &camera.name));
@@ -368,10 +377,26 @@ impl Config {
                 let expected = format!("has more than {MOST_EXAMPLES} examples");
                 return Err(error("watch.example", &watch.name, &expected));
             }
-            When::of(watch)?;
+            if let When::Companion(input) = When::of(watch)? {
+                self.check_companion(&watch.when, input.as_deref())?;
+            }
             self.check_steps(watch)?;
         }
         output::check(&self.output)
+    }
+
+    /// What wakes a watch is there.
+    fn check_companion(&self, when: &str, input: Option<&str>) -> Result<()> {
+        let Some(companion) = &self.companion else {
+            let expected = "needs a [companion] in this device's file";
+            return Err(error("watch.when", when, expected));
+        };
+        let wakes = |i: &&InputConfig| i.wakes && input.is_none_or(|input| input == i.name);
+        if companion.input.iter().find(wakes).is_none() {
+            let expected = "names no [[companion.input]] that wakes the board";
+            return Err(error("watch.when", when, expected));
+        }
+        Ok(())
     }
 
     /// What a watch may set is there.

@@ -18,7 +18,8 @@ pub struct WatchConfig {
     pub name: String,
     /// The camera it looks through.
     pub camera: String,
-    /// `motion`, `every:DURATION`, `at:HH:MM`, `says:"RULE"`, `onnx:FILE` or `command`.
+    /// `motion`, `every:DURATION`, `at:HH:MM`, `says:"RULE"`, `onnx:FILE`, `companion`, `companion:INPUT`
+    /// or `command`.
     pub when: String,
     /// The question.
     pub ask: String,

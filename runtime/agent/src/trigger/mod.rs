@@ -1,16 +1,17 @@
 //! When a frame is looked at, one file a kind.
 
+mod companion;
 mod motion;
 #[cfg(feature = "onnx")]
 pub mod onnx;
 mod says;
 
 use std::path::PathBuf;
-#[cfg(feature = "onnx")]
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::area::{self, Area};
+use crate::companion::Wakes;
 use crate::config::{OnnxConfig, Publish, WatchConfig, error};
 use crate::engine::Question;
 use crate::error::Result;
@@ -18,6 +19,7 @@ use crate::frame::Frame;
 use crate::message::Cause;
 use crate::period::Period;
 use crate::schedule::{self, Daily};
+use crate::topic;
 use crate::watch::Watch;
 pub use motion::Motion;
 pub use says::DEFAULT_PERIOD;
@@ -42,6 +44,8 @@ pub enum When {
     },
     /// When the network in this file comes to find something.
     Onnx(PathBuf),
+    /// When the microcontroller wakes the board, by this input or by any.
+    Companion(Option<String>),
     /// When somebody asks.
     Command,
 }
@@ -59,6 +63,9 @@ impl When {
         if when == "command" {
             return Ok(When::Command);
         }
+        if when == "companion" {
+            return Ok(When::Companion(None));
+        }
         let says = |text| says::parse(text).map(|(rule, period)| When::Says { rule, period });
         when.strip_prefix("every:")
             .and_then(|period| period.parse().ok())
@@ -73,9 +80,14 @@ impl When {
                 let file = when.strip_prefix("onnx:").filter(|file| !file.is_empty());
                 file.map(|file| When::Onnx(file.into()))
             })
+            .or_else(|| {
+                let input = when.strip_prefix("companion:");
+                let input = input.filter(|input| topic::is_name(input))?;
+                Some(When::Companion(Some(input.to_owned())))
+            })
             .ok_or_else(|| {
                 let expected =
-                    "is not understood; motion, every:10s, at:06:30, says:\"...\", onnx:FILE or command is expected";
+                    "is not understood; motion, every:10s, at:06:30, says:\"...\", onnx:FILE, companion or command is expected";
                 error("watch.when", when, expected)
             })
     }
@@ -130,7 +142,12 @@ impl When {
     pub fn condition(&self) -> Option<Question> {
         match self {
             When::Says { rule, .. } => Some(says::question(rule)),
-            When::Motion | When::Every(_) | When::At(_) | When::Onnx(_) | When::Command => None,
+            When::Motion
+            | When::Every(_)
+            | When::At(_)
+            | When::Onnx(_)
+            | When::Companion(_)
+            | When::Command => None,
         }
     }
 
@@ -138,7 +155,7 @@ impl When {
     ///
     /// # Errors
     /// [`crate::AgentError::Config`].
-    pub(crate) fn trigger(&self, watch: &Watch) -> Result<Box<dyn Trigger>> {
+    pub(crate) fn trigger(&self, watch: &Watch, wakes: &Arc<Wakes>) -> Result<Box<dyn Trigger>> {
         let zones = area::read("watch.zone", &watch.config.zone)?;
         let debounce = watch.config.debounce.map(|p| p.0);
         Ok(match self {
@@ -157,6 +174,9 @@ impl When {
             },
             #[cfg(not(feature = "onnx"))]
             When::Onnx(_) => Box::new(Never),
+            When::Companion(input) => {
+                Box::new(companion::Companion::new(Arc::clone(wakes), input.clone()))
+            }
             When::Command => Box::new(Never),
         })
     }
@@ -178,7 +198,7 @@ pub(crate) trait Trigger: Send {
     fn part(&self) -> Option<Area> {
         match self.cause()? {
             Cause::Found { area, .. } => area.map(Area::of),
-            Cause::Command { .. } => None,
+            Cause::Command { .. } | Cause::Woken { .. } => None,
         }
     }
 
@@ -282,6 +302,8 @@ mod tests {
             "every:NaNs",
             "noon",
             "command:",
+            "companion:",
+            "companion:P I R",
             "onnx:",
             "at:",
             "at:25:00",
