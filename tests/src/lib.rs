@@ -5,7 +5,8 @@
 //! - [`broker`]: a real mosquitto on a free port; [`nats`]: a real NATS server; [`mod@device`]: a device to be tried.
 //! - [`proxy`]: what breaks the connection between both, and reads along; [`disk`]: a small disk that can
 //!   be filled.
-//! - [`mod@board`]: an emulated board with a camera.
+//! - [`mod@board`]: an emulated board with a camera; [`microcontroller`]: an emulated companion; [`wire`]: the line
+//!   between both, which can be noisy or cut.
 //! - [`viewer`]: an MQTT client that waits for messages.
 //! - [`shape`], [`shape_files`]: the release's tensors, and a directory of them without its weights.
 //!
@@ -16,12 +17,14 @@ pub mod board;
 pub mod broker;
 pub mod device;
 pub mod disk;
+pub mod microcontroller;
 pub mod nats;
 pub mod program;
 pub mod proxy;
 pub mod shape;
 pub mod shape_files;
 pub mod viewer;
+pub mod wire;
 
 pub use broker::Mosquitto;
 pub use device::device;

@@ -225,8 +225,7 @@ where
                 let checked = rule::check(&settings, K, self.capabilities());
                 if checked.is_ok() {
                     let action = self.watch.set(settings.watchdog, now);
-                    self.settings = settings;
-                    self.memories = core::array::from_fn(|_| Memory::default());
+                    self.follow(settings);
                     self.reported = now;
                     if let Some(action) = action {
                         self.act(action, now);
@@ -250,6 +249,21 @@ where
             }
         }
         self.drive();
+    }
+
+    /// Follows other settings. Inputs whose rules stay keep what they remember.
+    fn follow(&mut self, settings: Settings) {
+        for i in 0..K {
+            let (old, new) = (self.settings.inputs.get(i), settings.inputs.get(i));
+            if old != new {
+                self.memories[i] = Memory::default();
+            }
+            // Another level is the active one now, and that is no edge.
+            if old.is_some_and(|r| r.active_low) != new.is_some_and(|r| r.active_low) {
+                self.levels[i] = Debounce::default();
+            }
+        }
+        self.settings = settings;
     }
 
     /// Tells the log, as long as it may.

@@ -5,7 +5,8 @@ use kinglet_link::Millis;
 /// One input without its bouncing.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Debounce {
-    active: bool,
+    /// Nothing is known before the first reading: a level is no edge.
+    active: Option<bool>,
     /// Since when the input has been another one.
     since: Option<Millis>,
 }
@@ -14,7 +15,7 @@ impl Debounce {
     /// Takes a reading. Returns whether the input is active now, if that has just changed: the new level has
     /// lasted for `lasting` milliseconds.
     pub(crate) fn turn(&mut self, active: bool, lasting: u16, now: Millis) -> Option<bool> {
-        if active == self.active {
+        if active == *self.active.get_or_insert(active) {
             self.since = None;
             return None;
         }
@@ -22,12 +23,12 @@ impl Debounce {
         if now.saturating_sub(since) < Millis::from(lasting) {
             return None;
         }
-        (self.active, self.since) = (active, None);
+        (self.active, self.since) = (Some(active), None);
         Some(active)
     }
 
     /// Whether it is active.
     pub(crate) fn is_active(&self) -> bool {
-        self.active
+        self.active.unwrap_or(false)
     }
 }

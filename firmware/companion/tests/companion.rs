@@ -291,8 +291,38 @@ fn a_sleeping_board_is_woken_and_told_why_even_much_later() {
 }
 
 #[test]
+fn a_level_that_was_there_before_wakes_nobody() {
+    let mut bench = Bench::new(NoUpdates);
+    bench.inputs[0].0.set(true);
+    bench.pass(200);
+    let low = InputRule {
+        active_low: true,
+        ..InputRule::default()
+    };
+    for (rule, wakes) in [(InputRule::default(), 0), (low, 0), (low, 1), (low, 1)] {
+        bench.say(ToCompanion::Settings(settings(&[rule])));
+        bench.heard();
+        if wakes == 1 {
+            for high in [false, true] {
+                bench.inputs[0].0.set(high);
+                bench.pass(60);
+            }
+        }
+        bench.pass(200);
+        assert_eq!(bench.wakes().len(), wakes, "{rule:?}");
+    }
+    // Settings that come again forget no edge that is under way.
+    bench.inputs[0].0.set(false);
+    bench.pass(40);
+    bench.say(ToCompanion::Settings(settings(&[low])));
+    bench.pass(20);
+    assert_eq!(bench.wakes().len(), 1);
+}
+
+#[test]
 fn a_log_without_room_loses_its_oldest_and_says_so() {
     let mut bench = Bench::new(NoUpdates);
+    bench.pass(60);
     for i in 0..100 {
         bench.inputs[0].0.set(i % 2 == 0);
         bench.pass(60);
