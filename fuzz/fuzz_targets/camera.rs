@@ -41,6 +41,9 @@ fuzz_target!(|data: (&str, u8, u8, u8, u8, &[u8])| {
         stride: stride.into(),
     };
     if let Ok(picture) = frame.to_rgb() {
-        assert_eq!(picture.rgb.len(), usize::from(width) * usize::from(height) * 3);
+        assert_eq!(
+            picture.rgb.len(),
+            usize::from(width) * usize::from(height) * 3
+        );
     }
 });

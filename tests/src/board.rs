@@ -1,6 +1,7 @@
 //! An emulated AArch64 board with a camera, made by tests/board/build.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -20,8 +21,11 @@ pub struct Board {
 
 impl Board {
     /// Starts the board of the folder `KINGLET_BOARD`, whose agent connects to the broker at this port of
-    /// this machine.
-    pub fn start(port: u16) -> Self {
+    /// this machine. Returns the other end of its USB adapter's serial line, too.
+    pub fn start(port: u16) -> (Self, UnixStream) {
+        let sockets = tempfile::tempdir().unwrap();
+        let socket = sockets.path().join("line");
+        let listener = UnixListener::bind(&socket).unwrap();
         let folder = std::env::var_os("KINGLET_BOARD").expect("KINGLET_BOARD names a folder");
         let folder = PathBuf::from(folder);
         let mut command = Command::new("qemu-system-aarch64");
@@ -32,6 +36,9 @@ impl Board {
             .args(["-netdev", "user,id=net"])
             // Nothing is started from the network, so it needs no boot ROM.
             .args(["-device", "virtio-net-pci,netdev=net,romfile="])
+            .args(["-device", "qemu-xhci", "-chardev"])
+            .arg(format!("socket,id=line,path={}", socket.display()))
+            .args(["-device", "usb-serial,chardev=line"])
             .arg("-kernel")
             .arg(folder.join("vmlinuz"))
             .arg("-initrd")
@@ -43,6 +50,7 @@ impl Board {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         let mut process = command.spawn().expect("qemu-system-aarch64 is installed");
+        let (line, _) = listener.accept().unwrap();
         let serial = process.stdin.take().unwrap();
         let output = BufReader::new(process.stdout.take().unwrap());
         let (sender, lines) = channel();
@@ -61,7 +69,7 @@ impl Board {
             lines,
         };
         board.wait("BOARD: ready");
-        board
+        (board, line)
     }
 
     /// Runs a command on the board; it must succeed.
