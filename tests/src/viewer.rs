@@ -98,26 +98,11 @@ impl Viewer {
         value
     }
 
-    /// Publishes something that the broker keeps.
-    pub fn retain(&self, topic: &str, payload: &str) {
-        self.client
-            .publish(topic, QoS::AtLeastOnce, true, payload.to_owned())
-            .unwrap();
-    }
-
     /// Publishes a command.
     pub fn send(&self, topic: &str, payload: impl Into<Vec<u8>>) {
         let payload: Vec<u8> = payload.into();
         self.client
             .publish(topic, QoS::AtLeastOnce, false, payload)
-            .unwrap();
-    }
-
-    /// Publishes what the broker is to keep.
-    pub fn send_retained(&self, topic: &str, payload: impl Into<Vec<u8>>) {
-        let payload: Vec<u8> = payload.into();
-        self.client
-            .publish(topic, QoS::AtLeastOnce, true, payload)
             .unwrap();
     }
 

@@ -109,7 +109,7 @@ fn a_signed_drawing_is_done_once_even_if_the_device_is_killed() {
     let other = PrivateKey::generate().unwrap();
     viewer.send(DRAW, signed(&other, DRAW, "u6", &args, 60));
     assert!(refusal(&viewer, "u6").contains("is no key"));
-    viewer.send_retained(DESIRED, desired(1, &watch("?")));
+    viewer.keep(DESIRED, desired(1, &watch("?")));
     let refused = reported(&viewer, |r| !r["refused"].is_null());
     let reason = refused["refused"]["reason"].as_str().unwrap();
     assert!(reason.contains("not signed"), "{refused}");
@@ -184,12 +184,12 @@ fn a_question_changes_while_the_device_runs_and_a_bad_one_leaves_the_last() {
     answers(&viewer, |answer| !colour(answer));
 
     let question = "what color is the background?";
-    viewer.send_retained(DESIRED, desired(1, &watch(question)));
+    viewer.keep(DESIRED, desired(1, &watch(question)));
     let report = reported(&viewer, |r| r["version"] == 1);
     assert_eq!(report["config"]["watch"][0]["ask"], question);
     answers(&viewer, colour);
 
-    viewer.send_retained(DESIRED, desired(2, &json!({"broker": {"url": "x"}})));
+    viewer.keep(DESIRED, desired(2, &json!({"broker": {"url": "x"}})));
     let report = reported(&viewer, |r| !r["refused"].is_null());
     assert_eq!(
         (&report["version"], &report["refused"]["version"]),

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::crew::Crew;
 use crate::engine::Engine;
 use crate::error::{AgentError, Result};
+use crate::groups::Groups;
 use crate::homeassistant;
 use crate::inbox::{CHANGES, Inbox, UPDATES};
 use crate::link::{Connection, Link};
@@ -183,7 +184,9 @@ impl Agent {
             state: State::Offline,
             ..status.clone()
         };
+        let groups = Arc::new(Groups::new(&config.device.groups));
         let parts = shadow::Parts {
+            groups: Arc::clone(&groups),
             own: own.clone(),
             folder: folder.to_owned(),
             engine: Arc::clone(&engine),
@@ -230,6 +233,7 @@ impl Agent {
         };
         let running = Arc::clone(&engine);
         let timed = Arc::clone(&clock);
+        let followed = Arc::clone(&groups);
         let (retained, shown) = (Arc::clone(&shadow), Arc::clone(&shadow));
         let monitored = Arc::clone(&monitor);
         let link = Link {
@@ -244,6 +248,8 @@ impl Agent {
                         at: Some(rfc3339(OffsetDateTime::now_utc())),
                         temperature: temperature::hottest(Path::new(temperature::SENSORS)),
                         sources: monitored.sources(Instant::now()),
+                        groups: followed.now(),
+                        groups_refused: followed.refused(),
                         watches: shown.watches(),
                         companion: companion.as_ref().map(|c| c.report()),
                         model: running.model(),
@@ -254,7 +260,8 @@ impl Agent {
             }),
             retained: Box::new(move || retained.retained()),
             status_changed,
-            subscriptions: topics.subscriptions(&config.device.groups),
+            topics: topics.clone(),
+            groups: Arc::clone(&groups),
             outbox: Arc::clone(&outbox),
             metrics: Arc::clone(&metrics),
             progress: progress_queue,
@@ -451,6 +458,7 @@ fn status(config: &Config, engine: &dyn Engine) -> Status {
         state: State::Online,
         device: config.device.name.clone(),
         groups: config.device.groups.clone(),
+        groups_refused: Vec::new(),
         version: env!("CARGO_PKG_VERSION"),
         model: engine.model(),
         cameras: config.camera.iter().map(|c| c.name.clone()).collect(),

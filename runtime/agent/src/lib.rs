@@ -16,6 +16,7 @@
 //!   MQTT, checked.
 //! - [`outbox`]: messages on disk until the broker has them; `ballast`: room for a full disk.
 //! - `inbox`: what becomes of messages that come in.
+//! - [`groups`]: whose commands it follows beside its own.
 //! - [`wire`]: connections in MQTT 5 and 3.1.1; [`link`]: the one task that talks to the broker; `held`: topics that it refuses; [`security`]: certificates, keys, passwords.
 //! - [`keys`]: who may tell a device what to do: ed25519; [`state`]: what must survive a restart;
 //!   [`clock`]: whether the time is known.
@@ -45,6 +46,7 @@ pub mod engine;
 pub mod error;
 pub mod frame;
 mod gate;
+pub mod groups;
 mod held;
 mod homeassistant;
 mod inbox;

@@ -15,10 +15,12 @@ use tokio::time::Instant;
 
 use crate::command::{Envelope, LARGEST_COMMAND};
 use crate::config::BrokerAddress;
+use crate::groups::Groups;
 use crate::held::Held;
 use crate::operation::Metrics;
 use crate::outbox::{Class, Header, Message, Outbox, TopicKey};
 use crate::security::Security;
+use crate::topic::{self, Topics};
 use crate::wire::{
     self, Beside, Broken, Client, Delivery, Events, Heard, Negotiation, Options, Received, Verdict,
     Version,
@@ -78,7 +80,8 @@ pub(crate) struct Link {
     pub(crate) retained: Box<dyn Fn() -> Vec<Message> + Send>,
     /// Told when there is news for the status.
     pub(crate) status_changed: Arc<Notify>,
-    pub(crate) subscriptions: Vec<String>,
+    pub(crate) topics: Topics,
+    pub(crate) groups: Arc<Groups>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) progress: mpsc::Receiver<Message>,
@@ -160,8 +163,13 @@ impl Link {
         let mut stop = self.stop.clone();
         let outbox = Arc::clone(&self.outbox);
         let status_changed = Arc::clone(&self.status_changed);
+        let groups = Arc::clone(&self.groups);
         loop {
             if session.connected {
+                // Before the answer to whoever has changed them: what follows may rely on it.
+                if session.follow(&self.groups.now()) {
+                    session.status(&self.status_topic, (self.online)());
+                }
                 self.send(session);
                 if farewell.is_some() && session.idle() {
                     return self.leave(session, events).await;
@@ -175,6 +183,7 @@ impl Link {
                 event = events.next() => Woken::Event(event),
                 () = outbox.stored.notified(), if session.connected => Woken::Stored,
                 () = status_changed.notified(), if session.connected => Woken::News,
+                () = groups.changed.notified(), if session.connected => Woken::Groups,
                 () = tokio::time::sleep_until(again.unwrap_or_else(|| deadline.into_std()).into()), if session.connected && again.is_some() => Woken::Stored,
                 () = tokio::time::sleep_until(session.status_due), if session.connected => Woken::Status,
                 Some(message) = self.progress.recv(), if session.connected => Woken::Progress(message),
@@ -184,7 +193,7 @@ impl Link {
             match woken {
                 Woken::Event(Ok(event)) => self.handle(session, event),
                 Woken::Event(Err(e)) => return End::Broken(e),
-                Woken::Stored => {}
+                Woken::Stored | Woken::Groups => {}
                 Woken::News => {
                     session.status_due = session.status_due.min(Instant::now() + STATUS_SOON)
                 }
@@ -263,12 +272,9 @@ impl Link {
             Heard::Accepted(largest) => {
                 session.connected = true;
                 session.largest = largest;
-                // The queue holds far more than these.
-                if let Err(e) =
-                    (session.client).subscribe(&self.subscriptions, Delivery::AtLeastOnce)
-                {
-                    tracing::error!("cannot subscribe: {e}");
-                }
+                let groups = self.groups.now();
+                session.subscribe(self.topics.subscriptions(&groups));
+                session.groups = groups;
                 session.status(&self.status_topic, (self.online)());
                 session.births = (self.retained)().into();
                 self.connection.send_replace(Connection::Up);
@@ -277,15 +283,45 @@ impl Link {
                 let version = session.version.name();
                 tracing::info!("connected to {host}:{port}, MQTT {version}, {how}");
             }
-            Heard::Message(received) => (self.incoming)(incoming(received)),
+            Heard::Message(received) => self.take(session, received),
             Heard::Answered(pkid, verdict) => self.answered(session, pkid, &verdict),
-            Heard::Subscribed(refusals) => {
-                for reason in refusals.into_iter().flatten() {
-                    tracing::warn!("the broker refuses commands to this device: {reason}");
-                }
-            }
+            Heard::Subscribed(refusals) => self.subscribed(session, &refusals),
             Heard::Sent(pkid) => session.sent(pkid),
             Heard::Goodbye | Heard::Other => {}
+        }
+    }
+
+    /// A message of a group that the device has left may still come: the broker may know of an older
+    /// subscription, of before a restart.
+    fn take(&self, session: &mut Session, received: Received) {
+        match topic::group_of(&received.topic) {
+            Some(group) if !self.groups.has(group) => {
+                tracing::info!(group, "a command to a group that this device is not in");
+                session.unsubscribe(&[topic::group_commands(group)]);
+            }
+            _ => (self.incoming)(incoming(received)),
+        }
+    }
+
+    /// The broker has answered the oldest question for topics.
+    fn subscribed(&self, session: &mut Session, refusals: &[Option<String>]) {
+        let asked = session.asked.pop_front().unwrap_or_default();
+        for (filter, refusal) in asked.iter().zip(refusals) {
+            if let Some(reason) = refusal {
+                tracing::warn!(
+                    filter,
+                    "the broker refuses commands to this device: {reason}"
+                );
+            }
+        }
+        let answers = asked.iter().zip(refusals).filter_map(|(filter, refusal)| {
+            let group = topic::group_of(filter)?;
+            Some((group.to_owned(), refusal.is_some()))
+        });
+        let before = self.groups.refused();
+        self.groups.answered(&answers.collect::<Vec<_>>());
+        if self.groups.refused() != before {
+            self.status_changed.notify_one();
         }
     }
 
@@ -316,6 +352,7 @@ enum Woken {
     Event(Result<Heard, Broken>),
     Stored,
     News,
+    Groups,
     Status,
     Progress(Message),
     Stop,
@@ -340,6 +377,10 @@ struct Session {
     status_due: Instant,
     /// Retained messages that are still to be published.
     births: VecDeque<Message>,
+    /// Questions for topics that the broker has not answered yet.
+    asked: VecDeque<Vec<String>>,
+    /// The groups that it was asked for.
+    groups: Vec<String>,
     /// The message of the outbox that is on its way.
     underway: Option<Underway>,
     /// Publishes that the client has taken and not sent yet, in order: the outbox's key, if any.
@@ -365,10 +406,46 @@ impl Session {
             held,
             status_due: Instant::now() + STATUS,
             births: VecDeque::new(),
+            asked: VecDeque::new(),
+            groups: Vec::new(),
             underway: None,
             taken: VecDeque::new(),
             sent: Vec::new(),
         }
+    }
+
+    /// Asks for the messages of these topics.
+    fn subscribe(&mut self, filters: Vec<String>) {
+        if filters.is_empty() {
+            return;
+        }
+        match self.client.subscribe(&filters, Delivery::AtLeastOnce) {
+            Ok(()) => self.asked.push_back(filters),
+            // The queue holds far more than what may ever wait.
+            Err(e) => tracing::error!("cannot subscribe: {e}"),
+        }
+    }
+
+    fn unsubscribe(&mut self, filters: &[String]) {
+        if let Err(e) = self.client.unsubscribe(filters) {
+            tracing::error!("cannot unsubscribe: {e}");
+        }
+    }
+
+    /// The device is in these groups now. Returns whether that is news.
+    fn follow(&mut self, groups: &[String]) -> bool {
+        if self.groups == groups {
+            return false;
+        }
+        let behind = |these: &[String], those: &[String]| -> Vec<String> {
+            let new = these.iter().filter(|group| !those.contains(group));
+            new.map(|group| topic::group_commands(group)).collect()
+        };
+        self.subscribe(behind(groups, &self.groups));
+        let left = behind(&self.groups, groups);
+        self.unsubscribe(&left);
+        self.groups = groups.to_vec();
+        true
     }
 
     /// The broker does not take a message, which waits, and others of its topic behind it.

@@ -125,6 +125,9 @@ pub struct Status {
     pub device: String,
     /// The groups whose commands it follows.
     pub groups: Vec<String>,
+    /// Those of them whose commands the broker does not let it have.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups_refused: Vec<String>,
     /// The program's version.
     pub version: &'static str,
     /// Which model it runs.

@@ -12,7 +12,7 @@ use crate::command::{CancelArgs, DrawArgs, EditArgs, SeeArgs, SnapshotArgs};
 use crate::message::{Event, Reply, Stamped, Status};
 use crate::operation::Health;
 use crate::output::OutputState;
-use crate::shadow::{OutboxSettings, Reported, Settings};
+use crate::shadow::{DeviceSettings, OutboxSettings, Reported, Settings};
 use crate::signed;
 use crate::update::back::Back;
 use crate::update::manifest::Manifest;
@@ -45,6 +45,7 @@ struct Desired {
 #[schemars(deny_unknown_fields)]
 #[allow(dead_code)] // It is there for its schema.
 struct Set {
+    device: Option<DeviceSettings>,
     watch: Option<Vec<Named>>,
     camera: Option<Vec<Named>>,
     outbox: Option<OutboxSettings>,

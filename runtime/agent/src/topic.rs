@@ -86,9 +86,7 @@ impl Topics {
 
     /// What the device subscribes to: its own commands and those of its groups, and its shadow.
     pub fn subscriptions(&self, groups: &[String]) -> Vec<String> {
-        let groups = groups
-            .iter()
-            .map(|g| format!("{PREFIX}/group/{g}/command/+"));
+        let groups = groups.iter().map(|g| group_commands(g));
         [self.command("+"), self.desired(), self.job()]
             .into_iter()
             .chain(groups)
@@ -108,6 +106,17 @@ impl Topics {
     fn of(&self, rest: &str) -> String {
         format!("{PREFIX}/{}/{rest}", self.device)
     }
+}
+
+/// All commands to a group.
+pub fn group_commands(group: &str) -> String {
+    format!("{PREFIX}/group/{group}/command/+")
+}
+
+/// The group that a topic, or a subscription to its commands, is of.
+pub fn group_of(topic: &str) -> Option<&str> {
+    let rest = topic.strip_prefix(PREFIX)?.strip_prefix("/group/")?;
+    rest.split_once("/command/").map(|(group, _)| group)
 }
 
 /// The name of the command that a topic carries.

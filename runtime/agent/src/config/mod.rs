@@ -13,6 +13,7 @@ use serde::Deserialize;
 use crate::camera::Camera;
 use crate::clock::ClockTrust;
 use crate::error::{AgentError, Result};
+use crate::groups::MOST_GROUPS;
 use crate::keys::PublicKey;
 use crate::output;
 pub use crate::output::OutputConfig;
@@ -309,9 +310,17 @@ impl Config {
         if !topic::is_name(&self.device.name) {
             return Err(name_error("device.name", &self.device.name));
         }
-        for group in &self.device.groups {
+        let groups = &self.device.groups;
+        if groups.len() > MOST_GROUPS {
+            let expected = format!("is one too many; {MOST_GROUPS} are accepted");
+            return Err(error("device.groups", &groups[MOST_GROUPS], &expected));
+        }
+        for (i, group) in groups.iter().enumerate() {
             if !topic::is_name(group) {
                 return Err(name_error("device.groups", group));
+            }
+            if groups[..i].contains(group) {
+                return Err(error("device.groups", group, "is there twice"));
             }
         }
         self.broker.addresses()?;

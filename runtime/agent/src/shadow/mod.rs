@@ -25,6 +25,7 @@ use crate::config::Config;
 use crate::crew::Crew;
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::groups::Groups;
 use crate::message::{Outcome, Timing, json};
 use crate::operation::Metrics;
 use crate::orders::Orders;
@@ -34,7 +35,9 @@ use crate::state::State;
 use crate::topic::Topics;
 use crate::watch::{self, Watch};
 use crate::worker::{refusal, result};
-pub use settings::{CameraSettings, MOST_WATCHES, OUTBOX_BYTES, OutboxSettings, Settings};
+pub use settings::{
+    CameraSettings, DeviceSettings, MOST_WATCHES, OUTBOX_BYTES, OutboxSettings, Settings,
+};
 
 /// The largest desired shadow, in bytes.
 pub const LARGEST_SHADOW: usize = 256 << 10;
@@ -205,6 +208,7 @@ pub(crate) struct Parts {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) crew: Arc<Crew>,
+    pub(crate) groups: Arc<Groups>,
     pub(crate) discovery: Discovery,
     /// Told when something has changed.
     pub(crate) changed: Arc<Notify>,
@@ -404,6 +408,7 @@ impl Shadow {
             return Err(e.to_string());
         }
         parts.outbox.limit(config.outbox.max_bytes);
+        parts.groups.set(&config.device.groups);
         now.kept = kept;
         now.config = config;
         tracing::info!(version, "a new configuration runs");

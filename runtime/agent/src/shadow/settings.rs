@@ -18,6 +18,9 @@ pub const OUTBOX_BYTES: std::ops::RangeInclusive<u64> = (1 << 20)..=(64 << 30);
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
+    /// The device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceSettings>,
     /// All watches.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watch: Option<Vec<WatchConfig>>,
@@ -27,6 +30,15 @@ pub struct Settings {
     /// The outbox.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outbox: Option<OutboxSettings>,
+}
+
+/// What the device is part of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct DeviceSettings {
+    /// Groups whose commands it follows.
+    pub groups: Vec<String>,
 }
 
 /// How a camera is used.
@@ -64,12 +76,13 @@ impl Settings {
         let wrong = |key: &str, e: serde_json::Error| format!("{key}: {e}");
         for (key, value) in config {
             match &key[..] {
+                "device" => settings.device = read(value).map_err(|e| wrong(&key, e))?,
                 "watch" => settings.watch = read(value).map_err(|e| wrong(&key, e))?,
                 "camera" => settings.camera = read(value).map_err(|e| wrong(&key, e))?,
                 "outbox" => settings.outbox = read(value).map_err(|e| wrong(&key, e))?,
                 _ => {
                     return Err(format!(
-                        "{key}: it cannot be set from afar; watch, camera and outbox can"
+                        "{key}: it cannot be set from afar; device, watch, camera and outbox can"
                     ));
                 }
             }
@@ -86,6 +99,9 @@ impl Settings {
             mask: c.mask.clone(),
         };
         Settings {
+            device: Some(DeviceSettings {
+                groups: config.device.groups.clone(),
+            }),
             watch: Some(config.watch.clone()),
             camera: Some(config.camera.iter().map(camera).collect()),
             outbox: Some(OutboxSettings {
@@ -100,6 +116,9 @@ impl Settings {
     /// The reason in words.
     pub fn over(&self, own: &Config) -> Result<Config, String> {
         let mut config = own.clone();
+        if let Some(DeviceSettings { groups }) = &self.device {
+            config.device.groups.clone_from(groups);
+        }
         if let Some(watches) = &self.watch {
             if watches.len() > MOST_WATCHES {
                 let len = watches.len();

@@ -69,6 +69,7 @@ fn device(folder: &std::path::Path, key: Option<&PrivateKey>) -> Device {
         clock,
         orders: Arc::new(orders.unwrap()),
         topics: Topics::new(&own.device.name),
+        groups: Arc::default(),
         outbox: Arc::new(Outbox::open(&folder.join("outbox"), 1 << 20).unwrap()),
         metrics: Arc::default(),
         crew: Arc::new(crew),

@@ -187,6 +187,21 @@ impl Client {
         }
     }
 
+    /// Asks for the messages of these topics no more.
+    ///
+    /// # Errors
+    /// [`Full`].
+    pub fn unsubscribe(&self, filters: &[String]) -> Result<(), Full> {
+        for filter in filters {
+            let done = match &self.0 {
+                Inner::Five(client) => client.try_unsubscribe(filter).map_err(|_| Full),
+                Inner::Four(client) => client.try_unsubscribe(filter).map_err(|_| Full),
+            };
+            done?;
+        }
+        Ok(())
+    }
+
     /// Says goodbye.
     ///
     /// # Errors

@@ -210,6 +210,9 @@ pub(crate) struct EnrolArgs {
     /// A group whose commands it follows; may be given several times.
     #[arg(long, value_name = "G", value_parser = name)]
     pub(crate) group: Vec<String>,
+    /// A group that it may be put into from afar, later; may be given several times.
+    #[arg(long, value_name = "G", value_parser = name)]
+    pub(crate) may_join: Vec<String>,
     /// Somebody who may sign commands (kinglet fleet key prints it); may be given several times. Unsigned
     /// ones are then refused.
     #[arg(long, value_name = "ed25519:...")]
@@ -218,7 +221,7 @@ pub(crate) struct EnrolArgs {
     #[arg(long)]
     pub(crate) homeassistant: bool,
     /// Not a device, but somebody who uses kinglet fleet: no configuration, another access list.
-    #[arg(long, conflicts_with_all = ["group", "signer", "homeassistant"])]
+    #[arg(long, conflicts_with_all = ["group", "may_join", "signer", "homeassistant"])]
     pub(crate) operator: bool,
     /// The folder to make, with all of it.
     #[arg(short, long, value_name = "DIR")]

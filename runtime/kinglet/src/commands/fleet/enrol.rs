@@ -125,7 +125,8 @@ fn configuration(broker: &BrokerConfig, tls: bool, args: &EnrolArgs) -> String {
 fn device_access(args: &EnrolArgs) -> String {
     let topics = Topics::new(&args.name);
     let mut text = format!("user {}\n", args.name);
-    for topic in topics.subscriptions(&args.group) {
+    let groups: Vec<_> = args.group.iter().chain(&args.may_join).cloned().collect();
+    for topic in topics.subscriptions(&groups) {
         text += &format!("topic read {topic}\n");
     }
     let written = [
