@@ -193,15 +193,15 @@ fn what_strangers_leave_with_an_honest_broker_holds_nothing_up() {
     let stranger = Viewer::connect(broker.port, "stranger");
     // A flood of retained commands, with names that nobody knows.
     for n in 0..1500 {
-        stranger.retain(&format!("kinglet/porch/command/x{n}"), "{}");
+        stranger.keep(&format!("kinglet/porch/command/x{n}"), "{}");
     }
-    stranger.retain(
+    stranger.keep(
         &format!("kinglet/porch/command/{}", "a".repeat(65_000)),
         "{}",
     );
-    stranger.retain("kinglet/porch/command/see", &"9".repeat(20 << 20));
-    stranger.retain("kinglet/porch/shadow/desired", &"[".repeat(1 << 20));
-    stranger.retain("kinglet/porch/job", &"{\"id\":".repeat(10_000));
+    stranger.keep("kinglet/porch/command/see", "9".repeat(20 << 20));
+    stranger.keep("kinglet/porch/shadow/desired", "[".repeat(1 << 20));
+    stranger.keep("kinglet/porch/job", "{\"id\":".repeat(10_000));
     let folder = device(&format!("url = \"{}\"", broker.url()), "motion");
     let viewer = Viewer::connect(broker.port, "viewer");
     let agent = start(folder.path());
