@@ -3,6 +3,7 @@
 //! # Layout
 //! - [`program`](mod@program): the program under test, and running it.
 //! - [`broker`]: a real mosquitto on a free port; [`nats`]: a real NATS server; [`mod@device`]: a device to be tried.
+//! - [`hosts`]: hosts in network namespaces.
 //! - [`proxy`]: what breaks the connection between both, and reads along; [`disk`]: a small disk that can
 //!   be filled.
 //! - [`mod@board`]: an emulated board with a camera; [`microcontroller`]: an emulated companion; [`wire`]: the line
@@ -17,6 +18,7 @@ pub mod board;
 pub mod broker;
 pub mod device;
 pub mod disk;
+pub mod hosts;
 pub mod microcontroller;
 pub mod nats;
 pub mod program;

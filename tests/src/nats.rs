@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::broker::free_port;
+use crate::hosts::Hosts;
 use crate::program::Running;
 
 /// A running NATS server with JetStream and MQTT. It is stopped by its process id when it is dropped.
@@ -47,30 +48,47 @@ impl Nats {
     }
 }
 
-/// Three NATS servers that are one broker. Each is a process of its own on loopback.
+/// Three NATS servers that are one broker.
 pub struct Cluster {
     nodes: Vec<Option<Running>>,
     folders: Vec<TempDir>,
-    /// Their MQTT ports on 127.0.0.1.
-    pub ports: Vec<u16>,
+    /// Where their MQTT is: host and port.
+    pub addresses: Vec<(String, u16)>,
+    hosts: Option<Hosts>,
 }
 
 impl Cluster {
-    /// Starts one; none if nats-server is not installed.
+    /// Starts one, each node a process on loopback; none if nats-server is not installed.
     pub fn start() -> Option<Self> {
+        Self::on(None)
+    }
+
+    /// Starts one, each node on a host of its own; the reason, if there is no nats-server or no hosts can be made
+    /// here.
+    pub fn across_hosts() -> Result<Self, String> {
+        let hosts = Hosts::make(3)?;
+        Self::on(Some(hosts)).ok_or_else(|| "there is no nats-server".to_owned())
+    }
+
+    fn on(hosts: Option<Hosts>) -> Option<Self> {
+        let loopback = || vec!["127.0.0.1".to_owned(); 3];
+        let names = hosts
+            .as_ref()
+            .map_or_else(loopback, |h| h.addresses.clone());
         let free = || [(); 3].map(|()| free_port());
         let (ports, own, routes) = (free(), free(), free());
-        let all: Vec<String> = routes
-            .iter()
-            .map(|port| format!("nats://127.0.0.1:{port}"))
+        let all = names.iter().zip(routes);
+        let all: Vec<_> = all
+            .map(|(name, port)| format!("nats://{name}:{port}"))
             .collect();
         let mut folders = Vec::new();
-        for node in 0..3 {
+        for (node, host) in names.iter().enumerate() {
             let folder = tempfile::tempdir().unwrap();
+            // A host that is cut off says nothing: it is asked often.
             let text = format!(
-                "listen: \"127.0.0.1:{}\"\nserver_name: node{node}\njetstream {{ store_dir: \"{}\" }}\n\
-                 mqtt {{ listen: \"127.0.0.1:{}\" }}\n\
-                 cluster {{ name: kinglet, listen: \"127.0.0.1:{}\", routes: [{}] }}\n",
+                "listen: \"{host}:{}\"\nserver_name: node{node}\nping_interval: \"2s\"\n\
+                 jetstream {{ store_dir: \"{}\" }}\nmqtt {{ listen: \"{host}:{}\" }}\n\
+                 cluster {{ name: kinglet, listen: \"{host}:{}\", routes: [{}] }}\n",
                 own[node],
                 folder.path().join("store").display(),
                 ports[node],
@@ -83,12 +101,19 @@ impl Cluster {
         let mut cluster = Cluster {
             nodes: (0..3).map(|_| None).collect(),
             folders,
-            ports: ports.to_vec(),
+            addresses: names.into_iter().zip(ports).collect(),
+            hosts,
         };
         for node in 0..3 {
-            cluster.nodes[node] = Some(spawn(cluster.folders[node].path())?);
+            cluster.nodes[node] = Some(cluster.spawn(node)?);
         }
         Some(cluster)
+    }
+
+    /// A node's address, for a device.
+    pub fn url(&self, node: usize) -> String {
+        let (host, port) = &self.addresses[node];
+        format!("mqtt://{host}:{port}")
     }
 
     /// Kills a node without warning.
@@ -100,17 +125,37 @@ impl Cluster {
 
     /// Starts a node that was killed.
     pub fn start_again(&mut self, node: usize) {
-        self.nodes[node] = spawn(self.folders[node].path());
+        self.nodes[node] = self.spawn(node);
+    }
+
+    /// Cuts a node's host off, or lets it back.
+    ///
+    /// # Panics
+    /// If the nodes have no hosts of their own.
+    pub fn cut(&self, node: usize, cut: bool) {
+        self.hosts.as_ref().unwrap().cut(node, cut);
+    }
+
+    fn spawn(&self, node: usize) -> Option<Running> {
+        let folder = self.folders[node].path();
+        match &self.hosts {
+            None => spawn(folder),
+            Some(hosts) => {
+                let mut command = hosts.command(node, "nats-server");
+                start(command.arg("-c").arg(folder.join("nats.conf")))
+            }
+        }
     }
 }
 
 fn spawn(folder: &Path) -> Option<Running> {
-    let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
     let mut command = Command::new("nats-server");
-    command
-        .arg("-c")
-        .arg(folder.join("nats.conf"))
-        .env("PATH", path);
+    start(command.arg("-c").arg(folder.join("nats.conf")))
+}
+
+fn start(command: &mut Command) -> Option<Running> {
+    let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
+    command.env("PATH", path);
     let spawned = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     spawned.ok().map(Running)
 }

@@ -76,7 +76,7 @@ fn a_broker_that_knows_no_better_is_found_out_and_nothing_is_lost_when_it_is_kil
     };
     let url = format!("url = \"mqtt://127.0.0.1:{}\"", broker.port);
     let folder = device(&url, "every:200ms");
-    let seqs = reader(broker.port);
+    let seqs = reader(&("127.0.0.1".to_owned(), broker.port));
     let log = std::fs::File::create(folder.path().join("log")).unwrap();
     let config = folder.path().join("kinglet.toml");
     let mut command = kinglet(&["run", "--config", &config.to_string_lossy()]);
@@ -137,20 +137,62 @@ fn a_broker_that_knows_no_better_is_found_out_and_nothing_is_lost_when_it_is_kil
 
 #[test]
 fn a_device_goes_to_another_node_when_its_own_is_killed() {
-    let Some(mut cluster) = Cluster::start() else {
+    let Some(cluster) = Cluster::start() else {
         println!("NOT CHECKED: a cluster of brokers (there is no nats-server)");
         return;
     };
-    let url = |node: usize| format!("mqtt://127.0.0.1:{}", cluster.ports[node]);
+    // How a node goes, and how it comes back.
+    goes_on_without(
+        cluster,
+        "killed",
+        Duration::from_secs(5),
+        |cluster, node, gone| {
+            if gone {
+                cluster.kill(node);
+            } else {
+                cluster.start_again(node);
+            }
+        },
+    );
+}
+
+#[test]
+#[ignore = "needs root for hosts of its own, and three minutes: tools/check --long runs it"]
+fn a_device_goes_to_another_node_when_its_own_is_cut_off() {
+    let cluster = match Cluster::across_hosts() {
+        Ok(cluster) => cluster,
+        Err(reason) => {
+            println!("NOT CHECKED: a cluster across hosts ({reason})");
+            return;
+        }
+    };
+    // A host that says nothing any more is noticed by its silence.
+    goes_on_without(
+        cluster,
+        "cut off",
+        Duration::from_secs(45),
+        |cluster, node, gone| {
+            cluster.cut(node, gone);
+        },
+    );
+}
+
+/// A device stores events while nodes go and come back; every one arrives.
+fn goes_on_without(
+    mut cluster: Cluster,
+    what: &str,
+    gone: Duration,
+    change: impl Fn(&mut Cluster, usize, bool),
+) {
     let lines = format!(
-        "url = \"{}\"\nalso = [\"{}\", \"{}\"]",
-        url(0),
-        url(1),
-        url(2)
+        "url = \"{}\"\nalso = [\"{}\", \"{}\"]\nallow_insecure = true",
+        cluster.url(0),
+        cluster.url(1),
+        cluster.url(2)
     );
     let folder = device(&lines, "every:200ms");
-    // It is on the node that is never killed. A cluster that has just been started takes a while.
-    let seqs = reader(cluster.ports[2]);
+    // It is on the node that never goes. A cluster that has just been started takes a while.
+    let seqs = reader(&cluster.addresses[2]);
     let log = std::fs::File::create(folder.path().join("log")).unwrap();
     let config = folder.path().join("kinglet.toml");
     let mut command = kinglet(&["run", "--config", &config.to_string_lossy()]);
@@ -171,32 +213,34 @@ fn a_device_goes_to_another_node_when_its_own_is_killed() {
         assert!(began.elapsed() < Duration::from_secs(60), "no event comes");
     }
     for node in [0, 1, 0] {
-        cluster.kill(node);
-        take(Duration::from_secs(5));
-        cluster.start_again(node);
+        change(&mut cluster, node, true);
+        take(gone);
+        change(&mut cluster, node, false);
         take(Duration::from_secs(4));
     }
+    // What waits on the device must find its way first.
+    take(Duration::from_secs(5));
     assert_eq!(agent.terminate(), Some(0));
     take(Duration::from_secs(5));
     let newest = *all.keys().max().unwrap();
     let twice = all.values().filter(|n| **n > 1).count();
     println!(
-        "a node killed 3 times: {newest} events stored, {} arrived, {twice} twice",
+        "a node {what} 3 times: {newest} events stored, {} arrived, {twice} twice",
         all.len()
     );
     let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
     let nodes = cluster
-        .ports
+        .addresses
         .iter()
-        .filter(|port| log.contains(&format!("connected to 127.0.0.1:{port}")));
+        .filter(|(host, port)| log.contains(&format!("connected to {host}:{port}")));
     assert!(nodes.count() > 1, "{log}");
     assert!(newest > 40);
     assert_eq!(all.len() as u64, newest, "{all:?}\n{log}");
 }
 
 /// The numbers of the events that come, on a session that the broker keeps.
-fn reader(port: u16) -> Receiver<u64> {
-    let mut options = rumqttc::MqttOptions::new("reader", "127.0.0.1", port);
+fn reader((host, port): &(String, u16)) -> Receiver<u64> {
+    let mut options = rumqttc::MqttOptions::new("reader", host, *port);
     options.set_clean_session(false);
     let (client, mut connection) = rumqttc::Client::new(options, 16);
     let (sender, seqs) = channel();
