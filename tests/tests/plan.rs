@@ -181,3 +181,45 @@ fn a_captured_board_is_described_and_this_machine_too() {
     );
     refused(&["doctor", "--root", "/nonexistent"], &["/nonexistent"]);
 }
+
+#[test]
+fn what_has_no_room_is_refused_before_it_is_loaded() {
+    let with = |mebibytes: &str, arguments: &[&str]| {
+        let mut command = kinglet(arguments);
+        finished(command.env("KINGLET_MEMORY", mebibytes).output().unwrap())
+    };
+    let picture = kinglet_tests::root().join("tools/eval/scenes/000.png");
+    let see = ["see", &picture.to_string_lossy()];
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.png");
+    let out = out.to_string_lossy();
+    for arguments in [&see[..], &["draw", "a red ball", "-o", &out]] {
+        let (code, stdout, stderr) = with("20", arguments);
+        assert_eq!((code, &stdout[..]), (1, ""), "{stderr}");
+        assert!(stderr.contains("does not fit this machine"), "{stderr}");
+        assert!(stderr.contains("0.02 GiB may be taken"), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    }
+    // A smaller drawing would do, and is named.
+    let large = [
+        "draw",
+        "a red ball",
+        "--size",
+        "256x256",
+        "--steps",
+        "1",
+        "-o",
+        &out,
+    ];
+    let (_, _, stderr) = with("60", &large);
+    assert!(stderr.contains("what would: drawings of "), "{stderr}");
+    // An agent says so, too, and does not begin.
+    let device = kinglet_tests::device("url = \"mqtt://127.0.0.1:1\"", "motion");
+    let config = device.path().join("kinglet.toml");
+    let (code, _, stderr) = with("20", &["run", "--config", &config.to_string_lossy()]);
+    assert!(code == 1 && stderr.contains("does not fit"), "{stderr}");
+    // Whoever knows better may say so; and must say it in numbers.
+    assert_eq!(with("100000", &see).0, 0);
+    let (code, _, stderr) = with("much", &see);
+    assert!(code == 1 && stderr.contains("KINGLET_MEMORY"), "{stderr}");
+}

@@ -90,6 +90,19 @@ pub(super) fn zones(tree: &Tree, notes: &mut Vec<String>) -> Vec<Zone> {
     zones
 }
 
+/// The part of its highest clock that a core is allowed: of the one that is held back most.
+pub(super) fn clock(tree: &Tree) -> Option<f64> {
+    let cores = tree.children("sys/devices/system/cpu").into_iter();
+    let parts = cores.filter_map(|core| {
+        let number = core.strip_prefix("cpu")?;
+        number.parse::<u32>().ok()?;
+        let of = |file: &str| tree.number(&format!("sys/devices/system/cpu/{core}/cpufreq/{file}"));
+        let (now, most) = (of("scaling_max_freq")?, of("cpuinfo_max_freq")?);
+        (0 < now && now <= most).then(|| now as f64 / most as f64)
+    });
+    parts.min_by(f64::total_cmp)
+}
+
 /// The power mode: of a Jetson (nvpmodel), else how clocks are chosen.
 pub(super) fn power(tree: &Tree) -> Option<String> {
     let mode = || {

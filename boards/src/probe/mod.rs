@@ -53,6 +53,32 @@ pub struct Camera {
     pub name: String,
 }
 
+/// How a machine does at a moment: what changes, and is quickly read.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Health {
+    /// Degrees Celsius of the hottest sensor.
+    pub degrees: Option<f64>,
+    /// Per cent of the last minute in which some program waited for memory.
+    pub pressure: Option<f64>,
+    /// The part of its highest clock that the core is allowed which is held back most.
+    pub clock: Option<f64>,
+}
+
+impl Health {
+    /// Of the tree at `root`: `/` is this machine.
+    #[must_use]
+    pub fn read(root: &Path) -> Self {
+        let tree = Tree::new(root);
+        let mut notes = Vec::new();
+        let zones = health::zones(&tree, &mut notes).into_iter();
+        Health {
+            degrees: zones.map(|zone| zone.degrees).max_by(f64::total_cmp),
+            pressure: Memory::read(&tree, &mut notes).pressure,
+            clock: health::clock(&tree),
+        }
+    }
+}
+
 impl Probe {
     /// Probes the tree at `root`: `/` is this machine.
     #[must_use]

@@ -28,6 +28,7 @@ use crate::operation::{Metrics, Monitor, Pulse, Server};
 use crate::orders::Orders;
 use crate::outbox::{Class, Outbox};
 use crate::pending::Pending;
+use crate::regime::{self, Regime};
 use crate::security::Security;
 use crate::shadow::{self, Change, Shadow};
 use crate::slot::Slot;
@@ -61,6 +62,8 @@ pub struct Agent {
     connection: watch::Receiver<Connection>,
     lost: watch::Receiver<Option<String>>,
     monitor: Arc<Monitor>,
+    regime: Arc<regime::Current>,
+    status_changed: Arc<Notify>,
 }
 
 impl Agent {
@@ -233,6 +236,9 @@ impl Agent {
         };
         let running = Arc::clone(&engine);
         let timed = Arc::clone(&clock);
+        let regime = Arc::new(regime::Current::default());
+        let held = Arc::clone(&regime);
+        let changed = Arc::clone(&status_changed);
         let followed = Arc::clone(&groups);
         let (retained, shown) = (Arc::clone(&shadow), Arc::clone(&shadow));
         let monitored = Arc::clone(&monitor);
@@ -251,6 +257,7 @@ impl Agent {
                         groups: followed.now(),
                         groups_refused: followed.refused(),
                         watches: shown.watches(),
+                        governor: held.get(),
                         companion: companion.as_ref().map(|c| c.report()),
                         model: running.model(),
                         ..status.clone()
@@ -282,6 +289,8 @@ impl Agent {
             connection,
             lost,
             monitor,
+            regime,
+            status_changed: changed,
         })
     }
 
@@ -299,6 +308,15 @@ impl Agent {
             // What installs models has ended before; the model stays as it is.
             Err(_) => std::future::pending().await,
         }
+    }
+
+    /// What it may do from now on.
+    pub fn govern(&self, regime: Regime) {
+        for (_, slot) in self.monitor.cameras.values() {
+            slot.slow_down(regime.slower);
+        }
+        self.regime.set(regime);
+        self.status_changed.notify_one();
     }
 
     /// How it does.
@@ -465,6 +483,7 @@ fn status(config: &Config, engine: &dyn Engine) -> Status {
         watches: config.watch.iter().map(|w| w.name.clone()).collect(),
         sources: BTreeMap::new(),
         companion: None,
+        governor: None,
         temperature: None,
         at: None,
     }

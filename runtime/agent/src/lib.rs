@@ -10,6 +10,7 @@
 //!   rests and rates that no trigger passes; [`watch`](mod@watch): what is asked then; `life`: what becomes
 //!   of an event. [`period`]: lengths of time as users write them; `area`: parts of a picture.
 //! - [`companion`]: the microcontroller that wakes the board.
+//! - [`regime`]: what the device may do now, as hot as it is.
 //! - [`steps`]: what may be done about what was seen; [`output`]: what may be switched.
 //! - `lookout`: the thread of a watch.
 //! - [`message`]: the payloads on the wire; [`topic`]: their topics; [`command`]: what is asked over
@@ -62,6 +63,7 @@ pub mod outbox;
 pub mod output;
 mod pending;
 pub mod period;
+pub mod regime;
 pub mod schedule;
 #[cfg(test)]
 mod schemas;
@@ -86,3 +88,4 @@ pub use engine::{
 };
 pub use error::{AgentError, Result};
 pub use frame::{Frame, Picture};
+pub use regime::Regime;

@@ -11,6 +11,7 @@ use crate::attempts::Check;
 use crate::camera::CameraReport;
 use crate::companion::CompanionReport;
 use crate::engine::ModelInfo;
+use crate::regime::Regime;
 use crate::steps::Step;
 
 /// What kind of news an event is.
@@ -142,6 +143,9 @@ pub struct Status {
     /// How the microcontroller does that wakes it, if there is one; none in the will.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub companion: Option<CompanionReport>,
+    /// What it may do now, as hot as it is; none in the will, or if nobody looks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub governor: Option<Regime>,
     /// Degrees Celsius of its hottest sensor, where the system has one; none in the will.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,

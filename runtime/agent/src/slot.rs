@@ -1,6 +1,6 @@
 //! The newest frame of a camera. Whoever is slow sees fewer frames, never old ones.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ pub struct Slot {
     /// Whose turn it is to put frames in.
     turn: AtomicU64,
     dropped: AtomicU64,
+    /// How many times fewer frames are wanted than at the camera's rate, less one.
+    slower: AtomicU32,
     closed: AtomicBool,
 }
 
@@ -74,6 +76,17 @@ impl Slot {
     /// Frames that nobody had time for.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// So many times fewer frames are wanted from now on.
+    pub fn slow_down(&self, times: u32) {
+        self.slower
+            .store(times.saturating_sub(1), Ordering::Relaxed);
+    }
+
+    /// How many times fewer frames are wanted.
+    pub fn slower(&self) -> u32 {
+        self.slower.load(Ordering::Relaxed).saturating_add(1)
     }
 
     /// Wakes everybody who waits: no more frames will come.

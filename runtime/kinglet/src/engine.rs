@@ -11,6 +11,10 @@ use kinglet_model::{
     Constraint, DrawOptions, Drawing, Model, ModelError, Picture, Schema, Shape, WriteOptions,
 };
 
+use crate::governor::Reins;
+
+/// The smallest side of a picture that is seen smaller, in pixels.
+const SMALLEST: usize = 112;
 /// The most tokens of an answer.
 pub(crate) const MOST_TOKENS: usize = 512;
 
@@ -18,6 +22,8 @@ pub(crate) const MOST_TOKENS: usize = 512;
 pub(crate) struct ModelEngine<D: Device> {
     pub(crate) model: Arc<Model<D>>,
     pub(crate) info: ModelInfo,
+    /// What it is still asked to do.
+    pub(crate) reins: Arc<Reins>,
 }
 
 impl<D: Device> Engine for ModelEngine<D> {
@@ -35,7 +41,13 @@ impl<D: Device> Engine for ModelEngine<D> {
         question: &Question,
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<String, EngineError> {
-        see(&self.model, &from_agent(picture)?, question, false, on_text).map_err(refused)
+        let picture = from_agent(picture)?;
+        if self.reins.smaller()
+            && let Some((picture, question)) = halved(&picture, question).map_err(refused)?
+        {
+            return see(&self.model, &picture, &question, false, on_text).map_err(refused);
+        }
+        see(&self.model, &picture, question, false, on_text).map_err(refused)
     }
 
     fn draw(
@@ -43,7 +55,9 @@ impl<D: Device> Engine for ModelEngine<D> {
         request: &DrawRequest,
         progress: Progress<'_>,
     ) -> Result<agent::Picture, EngineError> {
-        let drawn = draw(&self.model, request, false, progress).map_err(refused)?;
+        let defaults = DrawOptions::defaults(&self.model.config);
+        let request = self.reins.drawing(request, defaults.timesteps - 1)?;
+        let drawn = draw(&self.model, &request, false, progress).map_err(refused)?;
         Ok(to_agent(&drawn.picture))
     }
 
@@ -54,7 +68,10 @@ impl<D: Device> Engine for ModelEngine<D> {
         progress: Progress<'_>,
     ) -> Result<agent::Picture, EngineError> {
         let picture = from_agent(picture)?;
-        let drawn = edit(&self.model, &picture, request, false, progress).map_err(refused)?;
+        let size = picture.size_by(&self.model.config.latent.rule);
+        let defaults = DrawOptions::edit_defaults(&self.model.config, size);
+        let request = self.reins.drawing(request, defaults.timesteps - 1)?;
+        let drawn = edit(&self.model, &picture, &request, false, progress).map_err(refused)?;
         Ok(to_agent(&drawn.picture))
     }
 }
@@ -70,6 +87,34 @@ fn to_agent(picture: &Picture) -> agent::Picture {
 fn from_agent(picture: &agent::Picture) -> Result<Picture, EngineError> {
     let (width, height) = (picture.width as usize, picture.height as usize);
     Picture::from_rgb(width, height, picture.rgb.to_vec()).map_err(refused)
+}
+
+/// A picture and a question about it with sides half as long; none if they are short already.
+fn halved(
+    picture: &Picture,
+    question: &Question,
+) -> Result<Option<(Picture, Question)>, ModelError> {
+    let (width, height) = (picture.width() / 2, picture.height() / 2);
+    if width < SMALLEST || height < SMALLEST {
+        return Ok(None);
+    }
+    let smaller = kinglet_model::picture::resize_bicubic(picture, width, height)?;
+    // At least a pixel, and within the picture.
+    let region = question.region.map(|[left, top, wide, high]| {
+        let (left, top) = ((left / 2).min(width - 1), (top / 2).min(height - 1));
+        let side = |length: usize, room: usize| (length / 2).clamp(1, room);
+        [
+            left,
+            top,
+            side(wide, width - left),
+            side(high, height - top),
+        ]
+    });
+    let question = Question {
+        region,
+        ..question.clone()
+    };
+    Ok(Some((smaller, question)))
 }
 
 fn refused(e: ModelError) -> EngineError {

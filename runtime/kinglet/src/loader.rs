@@ -7,8 +7,10 @@ use kinglet_agent::Engine;
 use kinglet_agent::update::Loader;
 use kinglet_kernels::Device;
 
+use crate::commands::plan;
 use crate::engine::ModelEngine;
 use crate::failure::Outcome;
+use crate::governor::Reins;
 use crate::{lock, model};
 
 /// What a model needs beside its weights, in bytes: keys and values, what is being drawn, the rest of the
@@ -21,6 +23,8 @@ pub(crate) struct FileLoader {
     pub(crate) own: Option<PathBuf>,
     /// Whether models are to stay in memory.
     pub(crate) lock: bool,
+    /// What its models are still asked to do.
+    pub(crate) reins: Arc<Reins>,
 }
 
 impl Loader for FileLoader {
@@ -49,7 +53,7 @@ impl Loader for FileLoader {
 
 impl FileLoader {
     pub(crate) fn engine(&self, file: Option<&Path>) -> Outcome<Arc<dyn Engine>> {
-        let engine = load(file)?;
+        let engine = load_with(file, Arc::clone(&self.reins))?;
         if self.lock {
             lock::lock()?;
         }
@@ -59,9 +63,18 @@ impl FileLoader {
 
 /// Loads a model for the agent.
 pub(crate) fn load(file: Option<&Path>) -> Outcome<Arc<ModelEngine<kinglet_kernels::Cpu>>> {
+    load_with(file, Arc::default())
+}
+
+/// The same on somebody's reins.
+fn load_with(
+    file: Option<&Path>,
+    reins: Arc<Reins>,
+) -> Outcome<Arc<ModelEngine<kinglet_kernels::Cpu>>> {
     let source = model::open(file)?;
     let engine = ModelEngine {
-        model: model::load(&source)?,
+        reins,
+        model: model::load(&source, &plan::usual(&source))?,
         info: model::info(&source, file)?,
     };
     tracing::info!(

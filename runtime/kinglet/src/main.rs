@@ -5,6 +5,7 @@
 //! - [`commands`]: one file a command.
 //! - [`model`]: which model is loaded, and from where.
 //! - [`engine`]: the model as the agent's `Engine`.
+//! - [`governor`]: heat of this machine, and what the model is still asked to do.
 //! - [`bar`]: progress on standard error, when it is a terminal.
 //! - [`failure`]: what ends a command with exit code 1.
 
@@ -13,6 +14,7 @@ mod cli;
 mod commands;
 mod engine;
 mod failure;
+mod governor;
 mod interrupt;
 mod loader;
 mod lock;

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kinglet_agent::ModelInfo;
 use kinglet_kernels::Cpu;
+use kinglet_model::footprint::Request;
 use kinglet_model::{Model, Source};
 use sha2::{Digest, Sha256};
 
+use crate::commands::plan;
 use crate::failure::{Failure, Outcome};
 
 /// The bundled model.
@@ -24,8 +26,9 @@ pub(crate) fn open(path: Option<&Path>) -> Outcome<Source> {
     })
 }
 
-/// Loads a model onto the device of this machine.
-pub(crate) fn load(source: &Source) -> Outcome<Arc<Model<Cpu>>> {
+/// Loads a model onto the device of this machine, if it has the memory for this request.
+pub(crate) fn load(source: &Source, request: &Request) -> Outcome<Arc<Model<Cpu>>> {
+    plan::before_loading(source, request)?;
     Ok(Model::on_cpu(source)?)
 }
 

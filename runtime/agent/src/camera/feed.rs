@@ -52,20 +52,26 @@ impl Feed {
     /// before decoding it.
     pub(super) fn wants(&mut self, now: Instant) -> bool {
         let due = *self.due.get_or_insert(now);
+        let period = self.period();
         // Half a period early will do: a camera's frames come a little early and a little late, and
         // one that has just the rate asked for would lose every second frame otherwise.
-        if now + self.period / 2 < due {
+        if now + period / 2 < due {
             return false;
         }
-        self.due = Some((due + self.period).max(now));
+        self.due = Some((due + period).max(now));
         true
     }
 
     /// When the next frame is to be fetched, at the rate asked for.
     pub(super) fn next_due(&mut self, now: Instant) -> Instant {
         let due = self.due.unwrap_or(now).max(now);
-        self.due = Some(due + self.period);
+        self.due = Some(due + self.period());
         due
+    }
+
+    /// Between frames, now.
+    fn period(&self) -> Duration {
+        self.period.saturating_mul(self.slot.slower())
     }
 
     /// Passes a frame on.

@@ -2,6 +2,7 @@
 
 mod broker;
 mod companion;
+mod governor;
 mod onnx;
 mod watch;
 
@@ -26,6 +27,7 @@ use crate::update::manifest::Keys;
 use crate::watch::MOST_EXAMPLES;
 pub use broker::{BrokerAddress, BrokerConfig};
 pub use companion::{CompanionConfig, InputConfig, Level, WatchdogConfig};
+pub use governor::GovernorConfig;
 pub use onnx::{
     Activation, Channels, ClassesConfig, Fit, LONGEST_CLASS, LONGEST_INPUT, Layout, MOST_CLASSES,
     OnnxConfig, OutputLayout,
@@ -58,6 +60,9 @@ pub struct Config {
     /// Makes the device known to Home Assistant.
     #[serde(default)]
     pub homeassistant: Option<HomeAssistantConfig>,
+    /// What is done about heat.
+    #[serde(default)]
+    pub governor: GovernorConfig,
     /// The microcontroller that wakes the board.
     #[serde(default)]
     pub companion: Option<CompanionConfig>,
@@ -286,6 +291,7 @@ impl Config {
             update: None,
             metrics: None,
             homeassistant: None,
+            governor: GovernorConfig::default(),
             companion: None,
             camera: Vec::new(),
             watch: Vec::new(),
@@ -351,6 +357,7 @@ impl Config {
                 &expected,
             ));
         }
+        self.governor.check()?;
         if let Some(companion) = &self.companion {
             companion.settings()?;
         }

@@ -7,7 +7,8 @@ use std::time::Instant;
 use kinglet_agent::attempts::{self, Check};
 use kinglet_agent::{DrawRequest, Question, Step};
 use kinglet_container::atomic;
-use kinglet_model::Picture;
+use kinglet_model::footprint::Request;
+use kinglet_model::{DrawOptions, Picture};
 use serde_json::json;
 
 use crate::bar::Bar;
@@ -34,8 +35,14 @@ fn make(
     options: &DrawingArgs,
 ) -> Outcome {
     let source = model::open(cli.model.as_deref())?;
-    let model = model::load(&source)?;
     let request = request(prompt, tries, options);
+    let mut drawing = DrawOptions::defaults(&source.config);
+    drawing.size = request.size.unwrap_or(drawing.size);
+    let needs = Request {
+        see: None,
+        draw: source.config.draws.then(|| (prompt.to_owned(), drawing)),
+    };
+    let model = model::load(&source, &needs)?;
     let started = Instant::now();
     let mut bar = Bar::new(if picture.is_some() {
         "editing"

@@ -9,7 +9,7 @@ mod draw;
 mod export;
 pub(crate) mod fleet;
 mod inspect;
-mod plan;
+pub(crate) mod plan;
 mod run;
 mod see;
 

@@ -14,6 +14,11 @@ use crate::cli::{Cli, PlanArgs};
 use crate::failure::{Failure, Outcome};
 use crate::model;
 
+/// A picture of a camera, in pixels.
+const CAMERA: (usize, usize) = (1280, 720);
+/// Says how much memory may be taken, in MiB, where that is not what the system says: in a container, or against
+/// better knowledge.
+const MEMORY: &str = "KINGLET_MEMORY";
 const GIB: f64 = (1u64 << 30) as f64;
 
 /// Where the request shall run.
@@ -31,11 +36,16 @@ pub(crate) fn run(cli: &Cli, args: &PlanArgs) -> Outcome {
         None => here()?,
     };
     let request = request(&source, args)?;
-    let plan = compare(&source, &place, &request, args)?;
+    let cameras: Vec<(u32, u32)> = args
+        .camera
+        .iter()
+        .map(|(w, h)| (*w as u32, *h as u32))
+        .collect();
+    let plan = compare(&source, &place, &request, &cameras)?;
     let would = if plan.fits {
         Vec::new()
     } else {
-        alternatives(&source, &place, &request, args)?
+        alternatives(&source, &place, &request, &cameras)?
     };
     let text = table(&source, &place, &plan);
     let mut result = serde_json::to_value(&plan)?;
@@ -49,17 +59,51 @@ pub(crate) fn run(cli: &Cli, args: &PlanArgs) -> Outcome {
     if plan.fits {
         return Ok(());
     }
+    Err(refusal(&source, &place, &plan, &would))
+}
+
+/// Refuses, before anything is loaded, what this machine has no memory for.
+///
+/// # Errors
+/// What is needed, what is there, and what would fit.
+pub(crate) fn before_loading(source: &Source, request: &Request) -> Outcome {
+    let place = here()?;
+    // What cannot be asked of this model is refused in better words by the model.
+    let Ok(plan) = compare(source, &place, request, &[]) else {
+        return Ok(());
+    };
+    if plan.fits {
+        return Ok(());
+    }
+    let would = alternatives(source, &place, request, &[])?;
+    Err(refusal(source, &place, &plan, &would))
+}
+
+/// What an agent may be asked for: a look at a picture of a camera, and a drawing as the model draws.
+pub(crate) fn usual(source: &Source) -> Request {
+    let draw = || (String::new(), DrawOptions::defaults(&source.config));
+    Request {
+        see: Some(SeeRequest {
+            picture: CAMERA,
+            ask: kinglet_agent::command::DEFAULT_QUESTION.to_owned(),
+            answer: crate::engine::MOST_TOKENS,
+        }),
+        draw: source.config.draws.then(draw),
+    }
+}
+
+fn refusal(source: &Source, place: &Place, plan: &Plan, would: &[String]) -> Failure {
     let would = match would.is_empty() {
         true => "nothing smaller of this model does".to_owned(),
         false => format!("what would: {}", would.join("; ")),
     };
-    Err(Failure::new(format_args!(
+    Failure::new(format_args!(
         "{} does not fit {}: {:.2} GiB are needed, {:.2} GiB may be taken; {would}",
         source.name,
         place.name,
         plan.needed as f64 / GIB,
         plan.room as f64 / GIB,
-    )))
+    ))
 }
 
 fn board(profile: &Profile) -> Place {
@@ -83,9 +127,22 @@ fn board(profile: &Profile) -> Place {
 /// This machine: the memory that is free now. Its ceilings are not known without measuring.
 fn here() -> Outcome<Place> {
     let probe = Probe::new(Path::new("/"));
-    let memory = probe.memory.available.or(probe.memory.total);
-    let room =
-        memory.ok_or_else(|| Failure::new("this machine does not say how much memory it has"))?;
+    let said =
+        match std::env::var(MEMORY) {
+            Ok(text) => Some(text.parse::<u64>().map_err(|_| {
+                Failure::new(format_args!("{MEMORY}: \"{text}\" is no number of MiB"))
+            })?),
+            Err(_) => None,
+        };
+    let memory = said
+        .map(|mebibytes| mebibytes.saturating_mul(1 << 20))
+        .or(probe.memory.available)
+        .or(probe.memory.total);
+    let room = memory.ok_or_else(|| {
+        let reason =
+            format!("this machine does not say how much memory it has; {MEMORY} says it in MiB");
+        Failure::new(reason)
+    })?;
     let profile = probe.board.as_deref().map(Profile::named).transpose()?;
     Ok(Place {
         name: "this machine".to_owned(),
@@ -123,14 +180,14 @@ fn request(source: &Source, args: &PlanArgs) -> Outcome<Request> {
     })
 }
 
-fn compare(source: &Source, place: &Place, request: &Request, args: &PlanArgs) -> Outcome<Plan> {
+fn compare(
+    source: &Source,
+    place: &Place,
+    request: &Request,
+    cameras: &[(u32, u32)],
+) -> Outcome<Plan> {
     let footprint = footprint(source, place.set, request)?;
-    let cameras: Vec<(u32, u32)> = args
-        .camera
-        .iter()
-        .map(|(w, h)| (*w as u32, *h as u32))
-        .collect();
-    Ok(Plan::new(&footprint, &place.machine, &cameras))
+    Ok(Plan::new(&footprint, &place.machine, cameras))
 }
 
 /// What would fit: smaller drawings, seeing alone, the board's recipes.
@@ -138,7 +195,7 @@ fn alternatives(
     source: &Source,
     place: &Place,
     request: &Request,
-    args: &PlanArgs,
+    cameras: &[(u32, u32)],
 ) -> Outcome<Vec<String>> {
     let mut would = Vec::new();
     if let Some((prompt, options)) = &request.draw {
@@ -154,7 +211,7 @@ fn alternatives(
                 see: request.see.clone(),
                 draw: Some((prompt.clone(), options)),
             };
-            if compare(source, place, &request, args)?.fits {
+            if compare(source, place, &request, cameras)?.fits {
                 would.push(format!("drawings of {}x{}", size.0, size.1));
                 break;
             }
@@ -163,7 +220,7 @@ fn alternatives(
             see: request.see.clone(),
             draw: None,
         };
-        let plan = compare(source, place, &seeing, args)?;
+        let plan = compare(source, place, &seeing, cameras)?;
         if plan.fits {
             would.push("seeing alone (--see-only)".to_owned());
         } else if plan.needed - plan.weights.never <= plan.room {

@@ -8,6 +8,7 @@ use kinglet_agent::{Agent, Config};
 
 use crate::cli::{Cli, RunArgs};
 use crate::failure::{Failure, Outcome};
+use crate::governor;
 use crate::loader::FileLoader;
 use crate::service;
 
@@ -28,7 +29,9 @@ pub(crate) fn run(cli: &Cli, args: &RunArgs) -> Outcome {
     let loader = FileLoader {
         own: file,
         lock: config.model.lock,
+        reins: Arc::default(),
     };
+    let reins = Arc::clone(&loader.reins);
 
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
@@ -50,6 +53,7 @@ pub(crate) fn run(cli: &Cli, args: &RunArgs) -> Outcome {
             ended = interrupted() => ended.map(|()| None)?,
             () = service::serve(agent.monitor()) => None,
             reason = agent.lost() => Some(reason),
+            () = governor::govern(&config.governor, &agent, reins), if config.governor.on => None,
         };
         tracing::info!("stopping");
         service::stopping();

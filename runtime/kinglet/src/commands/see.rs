@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use kinglet_agent::{Form, Question};
 use kinglet_model::Schema;
+use kinglet_model::footprint::{Request, SeeRequest};
 use serde_json::{Value, json};
 
 use crate::cli::{Cli, SeeArgs};
@@ -20,7 +21,15 @@ pub(crate) fn run(cli: &Cli, args: &SeeArgs) -> Outcome {
     };
     let picture = super::picture(&args.image)?;
     let source = model::open(cli.model.as_deref())?;
-    let model = model::load(&source)?;
+    let request = Request {
+        see: Some(SeeRequest {
+            picture: (picture.width(), picture.height()),
+            ask: args.ask.clone(),
+            answer: engine::MOST_TOKENS,
+        }),
+        draw: None,
+    };
+    let model = model::load(&source, &request)?;
     let started = Instant::now();
     let question = Question {
         ask: args.ask.clone(),
