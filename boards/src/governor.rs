@@ -3,7 +3,6 @@
 //! It has no clock and reads no files: readings and the time go in.
 
 use std::collections::VecDeque;
-use std::path::Path;
 use std::time::Duration;
 
 use crate::probe::Health;
@@ -62,35 +61,10 @@ impl Default for Limits {
     }
 }
 
-/// What the system says of itself at one moment. What it does not say is none.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Reading {
-    /// Degrees Celsius of the hottest sensor.
-    pub degrees: Option<f64>,
-    /// Per cent of the time in which programs wait for memory.
-    pub pressure: Option<f64>,
-    /// The part of their highest clock that the cores are allowed: less when the firmware or the power mode holds
-    /// them back.
-    pub clock: Option<f64>,
-}
-
-impl Reading {
-    /// Of the machine whose files these are: `/`, or a captured tree.
-    #[must_use]
-    pub fn of(root: &Path) -> Self {
-        let health = Health::read(root);
-        Reading {
-            degrees: health.degrees,
-            pressure: health.pressure,
-            clock: health.clock,
-        }
-    }
-}
-
 /// Cores that are allowed less than this part of the most that they ever were since the start are held back: a power
 /// mode that holds them from the beginning is its owner's will.
 const HELD_BACK: f64 = 0.9;
-/// Readings of which the one in the middle counts: a sensor may lie once.
+/// Healths of which the one in the middle counts: a sensor may lie once.
 const MEDIAN: usize = 3;
 /// A sensor that has been gone for so long does not hold a step any more.
 const FORGOTTEN: Duration = Duration::from_secs(600);
@@ -133,7 +107,7 @@ impl Governor {
     }
 
     /// Takes a reading at a time since some start. Returns the step, if it is another one now.
-    pub fn turn(&mut self, reading: &Reading, now: Duration) -> Option<Change> {
+    pub fn turn(&mut self, reading: &Health, now: Duration) -> Option<Change> {
         let degrees = self.median(reading.degrees, now);
         let level = |value: Option<f64>, limits: &[f64; 3], less: f64| {
             let value = value.unwrap_or(f64::NEG_INFINITY);
@@ -172,7 +146,7 @@ impl Governor {
         self.take(below, degrees, reading)
     }
 
-    fn take(&mut self, step: Step, degrees: Option<f64>, reading: &Reading) -> Option<Change> {
+    fn take(&mut self, step: Step, degrees: Option<f64>, reading: &Health) -> Option<Change> {
         (self.step, self.quiet) = (step, None);
         let mut why = Vec::new();
         let quieter = self.limits.cooler;
@@ -200,7 +174,7 @@ impl Governor {
         Some(Change { step, why })
     }
 
-    fn is_held_back(&self, reading: &Reading) -> bool {
+    fn is_held_back(&self, reading: &Health) -> bool {
         reading
             .clock
             .is_some_and(|clock| clock < self.clock * HELD_BACK)
@@ -235,7 +209,7 @@ mod tests {
     use Step::{Fewer, Full, Paused, Smaller};
 
     /// Steps with their seconds, for a reading every second.
-    fn run(seconds: u64, reading: impl Fn(u64) -> Reading) -> Vec<(u64, Step)> {
+    fn run(seconds: u64, reading: impl Fn(u64) -> Health) -> Vec<(u64, Step)> {
         let mut governor = Governor::new(Limits::default());
         let turns = (0..seconds).filter_map(|s| {
             let change = governor.turn(&reading(s), Duration::from_secs(s))?;
@@ -245,10 +219,10 @@ mod tests {
         turns.collect()
     }
 
-    fn hot(degrees: f64) -> Reading {
-        Reading {
+    fn hot(degrees: f64) -> Health {
+        Health {
             degrees: Some(degrees),
-            ..Reading::default()
+            ..Health::default()
         }
     }
 
@@ -291,7 +265,7 @@ mod tests {
             if s < 100 {
                 hot(90.0)
             } else {
-                Reading::default()
+                Health::default()
             }
         };
         let steps = run(2000, vanishes);
@@ -299,20 +273,20 @@ mod tests {
         assert!(steps[1].0 >= 700, "{steps:?}");
         assert_eq!(steps.last().unwrap().1, Full);
         assert_eq!(run(3600, |_| hot(77.0)), [(2, Fewer)]);
-        assert_eq!(run(3600, |_| Reading::default()), []);
+        assert_eq!(run(3600, |_| Health::default()), []);
     }
 
     #[test]
     fn memory_and_clocks_count_too() {
-        let pressed = |s: u64| Reading {
+        let pressed = |s: u64| Health {
             pressure: Some(if s < 300 { 35.0 } else { 0.0 }),
-            ..Reading::default()
+            ..Health::default()
         };
         let steps: Vec<_> = run(1000, pressed).into_iter().map(|s| s.1).collect();
         assert_eq!(steps, [Smaller, Fewer, Full]);
-        let slow = |s: u64| Reading {
+        let slow = |s: u64| Health {
             clock: Some(if (100..300).contains(&s) { 0.4 } else { 0.7 }),
-            ..Reading::default()
+            ..Health::default()
         };
         let steps: Vec<_> = run(1000, slow).into_iter().map(|s| s.1).collect();
         assert_eq!(steps, [Fewer, Full]);

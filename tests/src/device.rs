@@ -1,7 +1,10 @@
 //! A device to be tried: its configuration in a folder of its own.
 
+use std::path::Path;
+
 use tempfile::TempDir;
 
+use crate::program::{Running, kinglet};
 use crate::root;
 
 /// A folder with kinglet.toml: the device "porch" of the group "doors", with these lines in `[broker]`, a
@@ -31,4 +34,14 @@ pub fn device(broker: &str, when: &str) -> TempDir {
     );
     std::fs::write(folder.path().join("kinglet.toml"), text).unwrap();
     folder
+}
+
+/// Starts the agent of the device in this folder.
+pub fn start(folder: &Path) -> Running {
+    let config = folder.join("kinglet.toml");
+    Running::start(&mut kinglet(&[
+        "run",
+        "--config",
+        &config.to_string_lossy(),
+    ]))
 }

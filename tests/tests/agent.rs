@@ -2,25 +2,16 @@
 // Helpers of tests are tests too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
+use kinglet_tests::device::start;
 use kinglet_tests::{Mosquitto, Running, Viewer, broker, kinglet, root, truth};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 fn device(port: u16, when: &str) -> TempDir {
     kinglet_tests::device(&format!("url = \"mqtt://127.0.0.1:{port}\""), when)
-}
-
-fn start(folder: &Path) -> Running {
-    let config = folder.join("kinglet.toml");
-    Running::start(&mut kinglet(&[
-        "run",
-        "--config",
-        &config.to_string_lossy(),
-    ]))
 }
 
 const STATUS: &str = "kinglet/porch/status";

@@ -2,10 +2,10 @@
 // Helpers of tests are tests too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::path::Path;
 use std::time::Duration;
 
-use kinglet_tests::{Mosquitto, Running, Viewer, device, kinglet};
+use kinglet_tests::device::start;
+use kinglet_tests::{Mosquitto, Viewer, device};
 use serde_json::{Value, json};
 
 const STATUS: &str = "kinglet/porch/status";
@@ -13,15 +13,6 @@ const DESIRED: &str = "kinglet/porch/shadow/desired";
 const REPORTED: &str = "kinglet/porch/shadow/reported";
 /// What is not answered by then is not answered.
 const SILENCE: Duration = Duration::from_secs(2);
-
-fn start(folder: &Path) -> Running {
-    let config = folder.join("kinglet.toml");
-    Running::start(&mut kinglet(&[
-        "run",
-        "--config",
-        &config.to_string_lossy(),
-    ]))
-}
 
 /// Waits for a status with these groups.
 fn joined(viewer: &Viewer, groups: &[&str]) {

@@ -2,12 +2,12 @@
 // Helpers of tests are tests too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::path::Path;
 use std::time::Duration;
 
 use kinglet_agent::keys::PrivateKey;
 use kinglet_agent::signed::Order;
-use kinglet_tests::{Mosquitto, Running, Viewer, kinglet};
+use kinglet_tests::device::start;
+use kinglet_tests::{Mosquitto, Viewer};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use time::OffsetDateTime;
@@ -34,12 +34,6 @@ fn device(port: u16, when: &str, device: &str, lines: &str) -> TempDir {
 fn guarded(port: u16, key: &PrivateKey) -> TempDir {
     let keys = format!("[commands]\nkeys = [\"{}\"]", key.public());
     device(port, "every:1h", "clock = \"system\"", &keys)
-}
-
-fn start(folder: &Path) -> Running {
-    let config = folder.join("kinglet.toml");
-    let config = config.to_string_lossy();
-    Running::start(&mut kinglet(&["run", "--config", &config]))
 }
 
 fn signed(key: &PrivateKey, to: &str, id: &str, args: &Value, seconds: i64) -> Vec<u8> {

@@ -8,18 +8,10 @@ use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use kinglet_tests::device::start;
 use kinglet_tests::program::{finished, put};
 use kinglet_tests::{Cluster, Mosquitto, Nats, Running, Viewer, device, kinglet, truth};
 use serde_json::{Value, json};
-
-fn start(folder: &Path) -> Running {
-    let config = folder.join("kinglet.toml");
-    Running::start(&mut kinglet(&[
-        "run",
-        "--config",
-        &config.to_string_lossy(),
-    ]))
-}
 
 fn fleet(port: u16, arguments: &[&str]) -> Command {
     let mut command = kinglet(&[&["fleet"], arguments].concat());

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use kinglet_agent::config::GovernorConfig;
 use kinglet_agent::{Agent, DrawRequest, EngineError, Regime};
-use kinglet_boards::governor::{Change, Governor, Limits, Reading, Step};
+use kinglet_boards::governor::{Change, Governor, Limits, Step};
+use kinglet_boards::probe::Health;
 
 /// How often the sensors are read.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -74,7 +75,7 @@ pub(crate) async fn govern(config: &GovernorConfig, agent: &Agent, reins: Arc<Re
     agent.govern(regime(Step::Full, None));
     loop {
         ticks.tick().await;
-        let reading = Reading::of(&config.root);
+        let reading = Health::read(&config.root);
         if let Some(change) = governor.turn(&reading, start.elapsed()) {
             let why = change.why.clone().unwrap_or_default();
             tracing::warn!(step = change.step.name(), "governor: {why}");
