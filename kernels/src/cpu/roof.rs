@@ -20,6 +20,8 @@ pub struct Roof {
     /// Operations on 8-bit integers a second (a multiplication and an addition are two); none where
     /// the set has no instruction for them.
     pub integers: Option<f64>,
+    /// Operations on 32-bit floats a second (a multiplication and an addition are two); none for the scalar set.
+    pub floats: Option<f64>,
     /// Bytes read from memory a second.
     pub read: f64,
 }
@@ -29,6 +31,7 @@ impl Roof {
     pub fn measure(set: InstructionSet) -> Self {
         Roof {
             integers: integers(set),
+            floats: floats(set),
             read: read(),
         }
     }
@@ -80,6 +83,26 @@ fn integers(set: InstructionSet) -> Option<f64> {
     Some(all as f64 / best(work))
 }
 
+fn floats(set: InstructionSet) -> Option<f64> {
+    // Operations of one instruction.
+    let (operations, work): (usize, fn()) = match set {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the set was detected.
+        InstructionSet::Avx512Vnni => (32, || unsafe { x86::fma512() }),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the set was detected.
+        InstructionSet::Avx2 => (16, || unsafe { x86::fma256() }),
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: the set was detected.
+        InstructionSet::Neon | InstructionSet::NeonDotprod | InstructionSet::NeonI8mm => {
+            (8, || unsafe { arm::fmla() })
+        }
+        _ => return None,
+    };
+    let all = operations * CHAINS * ROUNDS * rayon::current_num_threads();
+    Some(all as f64 / best(work))
+}
+
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::asm;
@@ -99,6 +122,38 @@ mod x86 {
                 unsafe {
                     asm!("vpdpbusd {0}, {1}, {2}", inout(zmm_reg) *sum, in(zmm_reg) a,
                         in(zmm_reg) b, options(pure, nomem, nostack));
+                }
+            }
+        }
+        black_box(sums);
+    }
+
+    #[target_feature(enable = "avx512f")]
+    pub(super) unsafe fn fma512() {
+        let mut sums = [_mm512_setzero_ps(); CHAINS];
+        let (a, b) = (_mm512_set1_ps(0.5), _mm512_set1_ps(0.5));
+        for _ in 0..ROUNDS {
+            for sum in &mut sums {
+                // SAFETY: an instruction of the set, on registers.
+                unsafe {
+                    asm!("vfmadd231ps {0}, {1}, {2}", inout(zmm_reg) *sum, in(zmm_reg) a,
+                        in(zmm_reg) b, options(pure, nomem, nostack));
+                }
+            }
+        }
+        black_box(sums);
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) unsafe fn fma256() {
+        let mut sums = [_mm256_setzero_ps(); 8];
+        let (a, b) = (_mm256_set1_ps(0.5), _mm256_set1_ps(0.5));
+        for _ in 0..ROUNDS * CHAINS / sums.len() {
+            for sum in &mut sums {
+                // SAFETY: an instruction of the set, on registers.
+                unsafe {
+                    asm!("vfmadd231ps {0}, {1}, {2}", inout(ymm_reg) *sum, in(ymm_reg) a,
+                        in(ymm_reg) b, options(pure, nomem, nostack));
                 }
             }
         }
@@ -137,6 +192,22 @@ mod arm {
     use std::hint::black_box;
 
     use super::{CHAINS, ROUNDS};
+
+    #[target_feature(enable = "neon")]
+    pub(super) unsafe fn fmla() {
+        let mut sums = [vdupq_n_f32(0.0); CHAINS];
+        let (a, b) = (vdupq_n_f32(0.5), vdupq_n_f32(0.5));
+        for _ in 0..ROUNDS {
+            for sum in &mut sums {
+                // SAFETY: an instruction of the set, on registers.
+                unsafe {
+                    asm!("fmla {0:v}.4s, {1:v}.4s, {2:v}.4s", inout(vreg) *sum, in(vreg) a,
+                        in(vreg) b, options(pure, nomem, nostack));
+                }
+            }
+        }
+        black_box(sums);
+    }
 
     #[target_feature(enable = "neon,dotprod")]
     pub(super) unsafe fn sdot() {

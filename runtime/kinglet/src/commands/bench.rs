@@ -4,6 +4,7 @@ use kinglet_kernels::cpu::timed::{COLD, Product};
 use kinglet_kernels::{Cpu, Device, Format, Roof};
 use serde_json::json;
 
+use super::floor;
 use crate::cli::Cli;
 use crate::failure::Outcome;
 
@@ -20,8 +21,9 @@ pub(crate) fn run(cli: &Cli) -> Outcome {
         .integers
         .map_or("unknown".to_owned(), |v| format!("{:.0}", v / 1e9));
     let mut text = format!(
-        "{}\nlimits: {integers} Gop/s on 8-bit integers, {:.1} GB/s read from memory",
+        "{}\nlimits: {integers} Gop/s on 8-bit integers, {:.0} on floats, {:.1} GB/s read from memory",
         cpu.describe(),
+        roof.floats.unwrap_or(f64::NAN) / 1e9,
         roof.read / 1e9
     );
     let mut products = Vec::new();
@@ -57,11 +59,23 @@ pub(crate) fn run(cli: &Cli) -> Outcome {
             }));
         }
     }
+    let stages = floor::measure(cli, cpu, &roof)?.unwrap_or_default();
+    for timed in &stages {
+        text += &format!(
+            "\n{}: {:.1} ms, at least {:.2} ms by these limits: {:.0} %",
+            timed.stage,
+            1e3 * timed.seconds,
+            1e3 * timed.floor,
+            100.0 * timed.share
+        );
+    }
     let result = json!({
         "kernels": cpu.set().name(),
         "device": cpu.describe(),
         "integer_operations_per_second": roof.integers,
+        "float_operations_per_second": roof.floats,
         "bytes_read_per_second": roof.read,
+        "model": stages,
         "products": products,
     });
     super::print(cli.json, &result, &text)

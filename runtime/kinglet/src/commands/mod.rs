@@ -8,6 +8,7 @@ mod doctor;
 mod draw;
 mod export;
 pub(crate) mod fleet;
+mod floor;
 mod inspect;
 pub(crate) mod plan;
 mod run;
