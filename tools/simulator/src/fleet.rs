@@ -4,18 +4,26 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use kinglet_agent::clock::ClockTrust;
 use kinglet_agent::config::{CameraConfig, WatchConfig};
+use kinglet_agent::keys::PublicKey;
+use kinglet_agent::update::manifest::Keys;
+use kinglet_agent::update::{Updater, Web};
 use kinglet_agent::{Agent, Config, Engine};
 
-use crate::engine::Stub;
+use crate::engine::{Stub, Stubs};
 
 /// Width and height of what the cameras see.
 const SIDE: u32 = 8;
+/// The largest model, in bytes.
+const LARGEST: u64 = 1 << 20;
 
 /// Devices that run.
 pub(crate) struct Fleet {
     agents: Vec<Agent>,
     engine: Arc<dyn Engine>,
+    /// Who may sign models for them, if they take any.
+    signer: Option<PublicKey>,
     made: Arc<AtomicU64>,
     folder: PathBuf,
     url: String,
@@ -24,7 +32,12 @@ pub(crate) struct Fleet {
 
 impl Fleet {
     /// None yet; their states go below `folder`. An event a device every so many seconds.
-    pub(crate) fn new(folder: &Path, url: &str, every: f64) -> Result<Self, String> {
+    pub(crate) fn new(
+        folder: &Path,
+        url: &str,
+        every: f64,
+        signer: Option<PublicKey>,
+    ) -> Result<Self, String> {
         let pictures = folder.join("pictures");
         std::fs::create_dir(&pictures).map_err(|e| e.to_string())?;
         let picture = image::RgbImage::new(SIDE, SIDE);
@@ -34,9 +47,8 @@ impl Fleet {
         let made = Arc::new(AtomicU64::new(0));
         Ok(Fleet {
             agents: Vec::new(),
-            engine: Arc::new(Stub {
-                made: Arc::clone(&made),
-            }),
+            engine: Arc::new(Stub::new(Arc::clone(&made))),
+            signer,
             made,
             folder: folder.to_owned(),
             url: url.to_owned(),
@@ -52,8 +64,23 @@ impl Fleet {
         // Every frame.
         config.watch = vec![WatchConfig::new("w", "c", "every:10ms", "what is it?")];
         let state = self.folder.join(&name);
-        let engine = Arc::clone(&self.engine);
-        let agent = Agent::start(&config, &self.folder, &state, engine);
+        let agent = match &self.signer {
+            None => Agent::start(&config, &self.folder, &state, Arc::clone(&self.engine)),
+            Some(signer) => {
+                // What is signed expires.
+                config.device.clock = ClockTrust::System;
+                let keys = Keys {
+                    keys: vec![*signer],
+                    threshold: 1,
+                };
+                let loader = Arc::new(Stubs(Arc::clone(&self.made)));
+                Web::new(None, None)
+                    .and_then(|web| Updater::start(&state, keys, LARGEST, loader, web))
+                    .and_then(|updater| {
+                        Agent::start_updating(&config, &self.folder, &state, updater)
+                    })
+            }
+        };
         self.agents.push(agent.map_err(|e| e.to_string())?);
         Ok(())
     }

@@ -4,12 +4,14 @@
 //! # Layout
 //! - [`engine`]: the engine; [`fleet`]: the devices.
 //! - [`observer`]: a client that reads along and counts gaps.
+//! - [`rollout`]: a signed model for all of them.
 //! - [`process`]: what a process costs.
 
 mod engine;
 mod fleet;
 mod observer;
 mod process;
+mod rollout;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,6 +24,7 @@ use serde_json::json;
 use fleet::Fleet;
 use observer::Observer;
 use process::Cost;
+use rollout::Rollout;
 
 /// How long the last events may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -42,6 +45,12 @@ struct Args {
     /// Where their states go, for the time of the run; left out: the folder for temporary files.
     #[arg(long)]
     state: Option<PathBuf>,
+    /// Brings a signed model to all of them, by this program: kinglet.
+    #[arg(long, value_name = "PROGRAM")]
+    rollout: Option<PathBuf>,
+    /// How long that may take, as the program reads it.
+    #[arg(long, value_name = "TIME", default_value = "10m")]
+    within: String,
 }
 
 fn main() -> ExitCode {
@@ -77,7 +86,15 @@ async fn run(args: &Args) -> Result<bool, String> {
     let observer = Observer::start(mosquitto.port);
 
     let started = Instant::now();
-    let mut fleet = Fleet::new(folder.path(), &mosquitto.url(), args.every)?;
+    let (rollout, signer) = match &args.rollout {
+        None => (None, None),
+        Some(program) => {
+            let rollout = Rollout::new(program, folder.path())?;
+            let signer = rollout.signer();
+            (Some(rollout), Some(signer))
+        }
+    };
+    let mut fleet = Fleet::new(folder.path(), &mosquitto.url(), args.every, signer)?;
     // Evenly over a period, or as fast as they start: else all events come at once.
     let pause = Duration::from_secs_f64(args.every / args.devices.max(1) as f64);
     for number in 0..args.devices {
@@ -106,6 +123,21 @@ async fn run(args: &Args) -> Result<bool, String> {
     let (events, made) = (observer.events() - events, fleet.made() - made);
     let (costs, broker) = (Cost::of("self")?, Cost::of(&mosquitto.pid().to_string())?);
 
+    let mut rolled = None;
+    if let Some(rollout) = &rollout {
+        let (started, before, told) = (Instant::now(), Cost::of("self")?, observer.progress());
+        let took = rollout.run(&mosquitto.url(), &args.within).await?;
+        let (after, told) = (Cost::of("self")?, observer.progress() - told);
+        let seconds = took.as_secs_f64();
+        rolled = Some(json!({
+            "seconds": seconds,
+            "progress_messages": told,
+            "progress_messages_a_second": told as f64 / seconds,
+            "processors_busy": (after.seconds - before.seconds) / started.elapsed().as_secs_f64(),
+            "resident_mib": after.resident >> 20,
+        }));
+    }
+
     let devices = fleet.len();
     fleet.stop().await;
     let all_made = fleet.made();
@@ -127,6 +159,7 @@ async fn run(args: &Args) -> Result<bool, String> {
         "events_arrived_a_second": events as f64 / took,
         "events_made": all_made,
         "events_arrived": observer.events(),
+        "rollout": rolled,
         "repeated": seen.repeated,
         "lost": seen.lost,
         "lag_ms_median": seen.lag(0.5),

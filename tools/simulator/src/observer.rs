@@ -20,6 +20,8 @@ struct Read {
     events: HashMap<String, HashSet<u64>>,
     arrived: u64,
     repeated: u64,
+    /// Messages about jobs.
+    progress: u64,
     lags: Vec<u64>,
 }
 
@@ -60,6 +62,7 @@ impl Observer {
                     Ok(Event::Incoming(Packet::ConnAck(_))) => {
                         let _ = client.try_subscribe("kinglet/+/status", QoS::AtMostOnce);
                         let _ = client.try_subscribe("kinglet/+/event", QoS::AtLeastOnce);
+                        let _ = client.try_subscribe("kinglet/+/job/+", QoS::AtLeastOnce);
                     }
                     Ok(Event::Incoming(Packet::Publish(publish))) => lock(&mine).take(&publish),
                     Ok(_) => {}
@@ -88,6 +91,11 @@ impl Observer {
         lock(&self.read).arrived
     }
 
+    /// Messages about jobs that have arrived.
+    pub(crate) fn progress(&self) -> u64 {
+        lock(&self.read).progress
+    }
+
     pub(crate) fn summary(&self) -> Summary {
         let read = lock(&self.read);
         let lost = |numbers: &HashSet<u64>| {
@@ -112,6 +120,10 @@ fn lock(read: &Mutex<Read>) -> MutexGuard<'_, Read> {
 impl Read {
     fn take(&mut self, publish: &Publish) {
         let topic = String::from_utf8_lossy(&publish.topic).into_owned();
+        if topic.contains("/job/") {
+            self.progress += 1;
+            return;
+        }
         let Ok(payload) = serde_json::from_slice::<Value>(&publish.payload) else {
             return;
         };
