@@ -17,13 +17,12 @@ const FORMATS: [Format; 3] = [Format::Q8_0, Format::Q4_0, Format::Q4_K];
 pub(crate) fn run(cli: &Cli) -> Outcome {
     let cpu = Cpu::from_environment()?;
     let roof = Roof::measure(cpu.set());
-    let integers = roof
-        .integers
-        .map_or("unknown".to_owned(), |v| format!("{:.0}", v / 1e9));
+    let giga =
+        |limit: Option<f64>| limit.map_or("unknown".to_owned(), |v| format!("{:.0}", v / 1e9));
+    let (integers, floats) = (giga(roof.integers), giga(roof.floats));
     let mut text = format!(
-        "{}\nlimits: {integers} Gop/s on 8-bit integers, {:.0} on floats, {:.1} GB/s read from memory",
+        "{}\nlimits: {integers} Gop/s on 8-bit integers, {floats} on floats, {:.1} GB/s read from memory",
         cpu.describe(),
-        roof.floats.unwrap_or(f64::NAN) / 1e9,
         roof.read / 1e9
     );
     let mut products = Vec::new();
