@@ -75,6 +75,12 @@ pub enum KernelError {
     /// Threads cannot be started as asked.
     #[error("threads: {0}")]
     Threads(String),
+    /// A graphics processor that cannot do what it was asked.
+    #[error("{0}")]
+    Gpu(String),
+    /// A graphics processor that works no longer: nothing can be asked of this device any more.
+    #[error("{0}")]
+    Lost(String),
     /// A packed weight for a device that packs none.
     #[error("this device has no order of weights of its own")]
     NoLayout,

@@ -7,26 +7,32 @@
 //! - [`scalar`]: [`Scalar`], the reference device: plain f32, readable in one sitting. Every other
 //!   device is tested against it.
 //! - [`cpu`]: [`Cpu`], fast kernels for the instruction sets of desks and boards.
+//! - [`cuda`]: [`Cuda`], the graphics processors of NVIDIA.
 //! - [`plan`]: [`Plan`], which computes nothing and counts what the fast kernels would take;
 //!   [`footprint`]: the result.
+//! - [`fixed_graph`]: [`FixedGraph`], a part of a model that something else runs.
 //! - [`error`]: what can be refused.
 //!
 //! This crate knows neither models nor files nor pictures.
 
 pub mod blocks;
 pub mod cpu;
+pub mod cuda;
 pub mod device;
 pub mod error;
+pub mod fixed_graph;
 pub mod footprint;
 pub mod format;
 pub mod plan;
 pub mod scalar;
 
 pub use cpu::{Cpu, InstructionSet, Roof};
+pub use cuda::Cuda;
 pub use device::{
     AttentionShape, ConvShape, Device, Expert, GroupMoments, Mask, RenormSpan, Role, WeightData,
 };
 pub use error::{KernelError, Result};
+pub use fixed_graph::{FixedGraph, GraphError, Port};
 pub use footprint::Footprint;
 pub use format::Format;
 pub use plan::Plan;

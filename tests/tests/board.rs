@@ -44,6 +44,7 @@ fn a_board_sees_is_woken_and_lives_through_faults() {
     let event = viewer.json("kinglet/board/event");
     println!("{:.1?} after the start: {event}", started.elapsed());
     assert_eq!(event["camera"], "sensor");
+    board.run("kinglet doctor | grep -q 'video0, vivid.*gives .*YUYV'");
     assert!(event["answer"].is_string());
     let picture = Picture::decode(&picture.payload).unwrap();
     assert_eq!((picture.width(), picture.height()), (640, 480));

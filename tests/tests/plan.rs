@@ -1,8 +1,7 @@
-//! `kinglet plan` beside what requests really take, and `kinglet doctor` on trees that are not this machine's.
+//! `kinglet plan` beside what requests really take.
 // Helpers of tests are tests too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -127,59 +126,6 @@ fn every_board_has_a_plan_for_the_bundled_model() {
         let seconds = plan["seconds"].as_f64().unwrap();
         assert!((0.0001..100.0).contains(&seconds), "{board}: {seconds}");
     }
-}
-
-fn captured(folder: &Path, files: &[(&str, &str)]) {
-    for (file, text) in files {
-        let path = folder.join(file);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    }
-}
-
-#[test]
-fn a_captured_board_is_described_and_this_machine_too() {
-    let folder = tempfile::tempdir().unwrap();
-    let core = "processor\t: 0\nFeatures\t: fp asimd asimddp\nCPU part\t: 0xd0b\n\n";
-    captured(
-        folder.path(),
-        &[
-            (
-                "proc/device-tree/compatible",
-                "raspberrypi,5-model-b\0brcm,bcm2712\0",
-            ),
-            ("proc/device-tree/model", "Raspberry Pi 5 Model B Rev 1.0\0"),
-            ("proc/cpuinfo", core),
-            (
-                "proc/meminfo",
-                "MemTotal: 8245000 kB\nMemAvailable: 7000000 kB\n",
-            ),
-            ("sys/class/video4linux/video0/name", "imx708\n"),
-        ],
-    );
-    let root = folder.path().to_str().unwrap();
-    let output = kinglet(&["doctor", "--root", root]).output().unwrap();
-    let (code, stdout, stderr) = finished(output);
-    assert_eq!((code, &stderr[..]), (0, ""));
-    for words in [
-        "Raspberry Pi 5, 8 GB",
-        "Cortex-A76",
-        "neon-dotprod",
-        "/dev/video0, imx708",
-        "7.86 GiB",
-    ] {
-        assert!(stdout.contains(words), "{words}: {stdout}");
-    }
-    let (_, json, _) = run(&["--json", "doctor", "--root", root]);
-    let json: Value = serde_json::from_str(&json).unwrap();
-    assert_eq!(json["board"], "raspberry-pi-5-8");
-    let (code, here, _) = run(&["doctor"]);
-    assert_eq!(code, 0);
-    assert!(
-        here.contains("threads") && here.contains("memory"),
-        "{here}"
-    );
-    refused(&["doctor", "--root", "/nonexistent"], &["/nonexistent"]);
 }
 
 #[test]

@@ -96,7 +96,7 @@ pub(super) fn gpus(tree: &Tree, notes: &mut Vec<String>) -> Vec<Gpu> {
             notes.push("a graphics driver is loaded, but there is no libcuda.so: CUDA programs cannot start".to_owned());
         }
         notes.push(
-            "this version of Kinglet computes on the cores, not on the graphics processor"
+            "Kinglet computes on the cores unless --device cuda (or auto) asks for the graphics processor"
                 .to_owned(),
         );
     }
@@ -151,7 +151,7 @@ fn dotted(version: [u32; 3]) -> String {
 }
 
 /// The first three numbers with points between them.
-fn numbers(text: &str) -> Option<[u32; 3]> {
+pub(crate) fn numbers(text: &str) -> Option<[u32; 3]> {
     let mut words = text.split(|c: char| !(c.is_ascii_digit() || c == '.'));
     words.find_map(|word| {
         let parts: Vec<u32> = word

@@ -14,6 +14,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::profile::Profile;
+pub(crate) use accelerators::numbers;
 pub use accelerators::{Gpu, Npu};
 pub use cores::{Cluster, Cores};
 use files::Tree;

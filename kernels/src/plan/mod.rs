@@ -1,14 +1,17 @@
-//! A device that computes nothing: it counts what [`Cpu`](crate::Cpu) would take for the same operations.
+//! A device that computes nothing: it counts what [`Cpu`](crate::Cpu) or [`Cuda`](crate::Cuda) would take for the same
+//! operations.
 //!
 //! A model that runs on it says what a request costs, in the very order in which it would be computed, without
 //! a second description of the model. Weights are not read; matrices have a shape and no values. What
 //! depends on values is counted as if it were spread evenly (which expert a token takes).
 
 mod ledger;
+mod target;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::cpu::{CacheFormat, FEW_QUERIES, InstructionSet, keeping, layout};
+use crate::cpu::CacheFormat;
 use crate::device::{
     AttentionShape, ConvShape, Device, Expert, GroupMoments, Mask, RenormSpan, Role, WeightData,
 };
@@ -16,6 +19,7 @@ use crate::error::{KernelError, Result, product, same};
 use crate::footprint::{Residency, Work};
 pub use ledger::Phase;
 use ledger::{Held, Ledger};
+pub use target::Target;
 
 /// Bytes of a page: what is read of a mapped table comes in pages.
 const PAGE: usize = 4096;
@@ -23,9 +27,11 @@ const PAGE: usize = 4096;
 /// Counts.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    set: InstructionSet,
+    target: Target,
     cache: CacheFormat,
     ledger: Arc<Ledger>,
+    /// Whether there are weights before which activations are small integers.
+    integers: Arc<AtomicBool>,
 }
 
 /// A matrix without values.
@@ -34,6 +40,19 @@ pub struct Matrix {
     rows: usize,
     cols: usize,
     held: Held,
+    /// The same as small integers, where a norm makes them.
+    quantized: Vec<Held>,
+}
+
+impl Matrix {
+    fn new(rows: usize, cols: usize, held: Held) -> Self {
+        Matrix {
+            rows,
+            cols,
+            held,
+            quantized: Vec::new(),
+        }
+    }
 }
 
 /// A weight that is not read.
@@ -57,13 +76,15 @@ pub struct Cache {
 }
 
 impl Plan {
-    /// Counts what this set's kernels would take, with keys and values kept so.
+    /// Counts what the kernels of an instruction set, or of a graphics processor, would take, with keys and values
+    /// kept so.
     #[must_use]
-    pub fn new(set: InstructionSet, cache: CacheFormat) -> Self {
+    pub fn new(target: impl Into<Target>, cache: CacheFormat) -> Self {
         Plan {
-            set,
+            target: target.into(),
             cache,
             ledger: Arc::new(Ledger::default()),
+            integers: Arc::default(),
         }
     }
 
@@ -84,32 +105,55 @@ impl Plan {
 
     fn matrix(&self, rows: usize, cols: usize) -> Result<Matrix> {
         let held = Held::new(&self.ledger, product("plan", rows, cols)?);
-        Ok(Matrix { rows, cols, held })
+        Ok(Matrix::new(rows, cols, held))
     }
 
-    /// Rows of `x` as small integers: integers, scales and sums, as they come and, if there are several, in the
-    /// kernel's order.
+    /// Rows of `x` as small integers.
     fn quantized(&self, x: &Matrix, any: bool) -> Vec<Held> {
-        let blocks = x.rows * (x.cols / 32);
-        let copies = match (any, x.rows) {
-            (false, _) => 0,
-            (true, 1) => 1,
-            (true, _) => 2,
-        };
-        let pieces = (0..copies).flat_map(|_| [x.rows * x.cols / 4, blocks, 2 * blocks]);
-        let hold = |values| Held::new(&self.ledger, values);
-        let mut held: Vec<Held> = pieces.map(hold).collect();
-        // The first ones are not needed any more once the second ones are made.
-        if copies == 2 {
-            held.drain(..3);
+        if !any || !x.quantized.is_empty() {
+            return Vec::new();
         }
-        held
+        let (passing, kept) = self.target.quantized(x.rows, x.cols / 32);
+        let hold = |values: Vec<usize>| -> Vec<Held> {
+            let hold = |values| Held::new(&self.ledger, values);
+            values.into_iter().map(hold).collect()
+        };
+        let _passing = hold(passing);
+        hold(kept)
     }
 
     fn multiply(&self, rows: usize, w: &Weight) -> Result<()> {
         let operations = product("plan", rows, product("plan", w.rows, w.cols)?)? as u64;
         self.ledger.compute(operations, w.integers);
         self.ledger.read(w.number, w.bytes);
+        Ok(())
+    }
+
+    /// All experts at once: so many slots, `rows` of them an expert's.
+    fn grouped(
+        &self,
+        x: &Matrix,
+        experts: &[Expert<'_, Weight>],
+        slots: usize,
+        rows: usize,
+    ) -> Result<()> {
+        let widest = experts.iter().map(|e| e.gate.rows).max().unwrap_or(0);
+        let mine = self.matrix(slots, x.cols)?;
+        let _both = self.matrix(2 * slots, widest)?;
+        drop(self.quantized(&mine, experts.iter().any(|e| e.gate.integers)));
+        drop(mine);
+        for expert in experts {
+            for w in [expert.gate, expert.up, expert.down] {
+                self.multiply(rows, w)?;
+            }
+        }
+        let _y = self.matrix(slots, x.cols)?;
+        let runs = slots * widest / 32;
+        let any = experts.iter().any(|e| e.down.integers);
+        let (_, kept) = self.target.quantized(1, if any { runs } else { 0 });
+        for values in kept {
+            drop(Held::new(&self.ledger, values));
+        }
         Ok(())
     }
 
@@ -148,7 +192,7 @@ impl Device for Plan {
     type Half = Matrix;
 
     fn describe(&self) -> String {
-        format!("a plan for {}", self.set)
+        format!("a plan for {}", self.target)
     }
 
     fn weight(&self, data: WeightData) -> Result<Weight> {
@@ -163,9 +207,16 @@ impl Device for Plan {
                 expected,
             });
         }
-        let keeping = keeping(self.set, &data);
-        // A table stays where it is stored.
-        let table = if data.role == Role::Table { stored } else { 0 };
+        let keeping = self.target.keeping(&data);
+        if keeping.integers {
+            self.integers.store(true, Ordering::Relaxed);
+        }
+        // A table that is not copied stays where it is stored.
+        let table = if data.role == Role::Table {
+            stored - keeping.bytes
+        } else {
+            0
+        };
         Ok(Weight {
             rows: data.rows,
             cols: data.cols,
@@ -177,7 +228,7 @@ impl Device for Plan {
     }
 
     fn packed_weight(&self, data: WeightData) -> Result<Weight> {
-        let keeping = keeping(self.set, &data);
+        let keeping = self.target.keeping(&data);
         same(
             "packed weight",
             "the number of bytes",
@@ -195,7 +246,7 @@ impl Device for Plan {
     }
 
     fn layout(&self) -> Option<&'static str> {
-        Some(layout(self.set))
+        self.target.layout()
     }
 
     fn shares_bytes(&self, _: &Weight) -> bool {
@@ -233,15 +284,22 @@ impl Device for Plan {
         let values = x.rows * x.cols;
         let rows = values / cols.max(1);
         same("reshape", "the number of values", values, rows * cols)?;
-        let held = x.held;
-        Ok(Matrix { rows, cols, held })
+        let Matrix {
+            held, quantized, ..
+        } = x;
+        Ok(Matrix {
+            rows,
+            cols,
+            held,
+            quantized,
+        })
     }
 
     fn halve(&self, x: &Matrix) -> Result<Matrix> {
         // Given back at once when it is dropped: it is not among the pieces that are kept.
         let held = Held::plain(&self.ledger, product("plan", x.rows, x.cols)?.div_ceil(2));
         let (rows, cols) = (x.rows, x.cols);
-        Ok(Matrix { rows, cols, held })
+        Ok(Matrix::new(rows, cols, held))
     }
 
     fn restore(&self, x: &Matrix) -> Result<Matrix> {
@@ -317,10 +375,14 @@ impl Device for Plan {
             experts.len(),
         )?;
         let out = self.matrix(x.rows, x.cols)?;
-        let _all = self.quantized(x, experts.iter().any(|e| e.gate.integers));
         // A token alone takes some experts, many take all of them.
         let taken = (x.rows * used).min(experts.len());
         let rows = (x.rows * used).div_ceil(taken.max(1));
+        if self.target.groups_experts() {
+            self.grouped(x, &experts[..taken], x.rows * used, rows)?;
+            return Ok(out);
+        }
+        let _all = self.quantized(x, experts.iter().any(|e| e.gate.integers));
         for expert in experts.iter().take(taken) {
             let mine = self.matrix(rows, x.cols)?;
             let inner = self.gated(&mine, expert.gate, expert.up)?;
@@ -336,7 +398,12 @@ impl Device for Plan {
 
     fn rms_norm(&self, x: &Matrix, w: &Weight, _: f32) -> Result<Matrix> {
         self.ledger.read(w.number, w.bytes);
-        self.matrix(x.rows, x.cols)
+        let mut out = self.matrix(x.rows, x.cols)?;
+        let whole = w.rows * w.cols == x.cols && x.cols.is_multiple_of(32);
+        if self.target == Target::Cuda && whole {
+            out.quantized = self.quantized(x, self.integers.load(Ordering::Relaxed));
+        }
+        Ok(out)
     }
 
     fn layer_norm(&self, x: &Matrix, w: &Weight, b: &Weight, _: f32) -> Result<Matrix> {
@@ -382,10 +449,7 @@ impl Device for Plan {
         same("cache_append", "the width of k", k.cols, cache.width)?;
         same("cache_append", "the rows of v", v.rows, k.rows)?;
         let values = 2 * k.rows * k.cols;
-        let floats = match self.cache {
-            CacheFormat::F32 => values,
-            CacheFormat::F16 => values.div_ceil(2),
-        };
+        let floats = target::kept(values, self.cache);
         cache.held.push(Held::plain(&self.ledger, floats));
         cache.tokens += k.rows;
         Ok(())
@@ -415,17 +479,9 @@ impl Device for Plan {
         let operations = 2 * visible as u64 * (shape.heads * shape.head_dim) as u64;
         self.ledger.compute(operations, false);
         let width = shape.kv_heads * shape.head_dim;
-        let value = match self.cache {
-            CacheFormat::F32 => 4,
-            CacheFormat::F16 => 2,
-        };
-        self.ledger.stream(2 * before * width * value);
-        // Where there are several queries, all keys and values are laid out anew.
-        let keys = if q.rows < FEW_QUERIES {
-            0
-        } else {
-            before + k.rows
-        };
+        self.ledger
+            .stream(4 * target::kept(2 * before * width, self.cache));
+        let keys = self.target.laid_out(q.rows, before + k.rows);
         let _laid = Held::plain(&self.ledger, 2 * keys * width);
         self.matrix(q.rows, q.cols)
     }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::*;
+use crate::cpu::{InstructionSet, keeping};
 use crate::format::Format;
 
 fn plan() -> Plan {
@@ -66,9 +67,14 @@ fn memory_is_what_was_held_at_once() {
 
 #[test]
 fn a_few_tokens_take_a_few_experts() {
-    let plan = plan();
+    // A graphics processor computes them at once: the same work.
+    takes_a_few_experts(&plan());
+    takes_a_few_experts(&Plan::new(Target::Cuda, CacheFormat::F16));
+}
+
+fn takes_a_few_experts(plan: &Plan) {
     let experts: Vec<[Weight; 3]> = (0..8)
-        .map(|_| [(64, 32), (64, 32), (32, 64)].map(|(r, c)| weight(&plan, Format::Q8_0, r, c)))
+        .map(|_| [(64, 32), (64, 32), (32, 64)].map(|(r, c)| weight(plan, Format::Q8_0, r, c)))
         .collect();
     let experts: Vec<Expert<'_, Weight>> = experts
         .iter()

@@ -69,6 +69,18 @@ pub(crate) fn check(
     v: &Matrix,
     shape: AttentionShape,
 ) -> Result<()> {
+    let sizes = |m: &Matrix| (m.rows, m.cols);
+    check_shapes(sizes(q), past, sizes(k), sizes(v), shape)
+}
+
+/// The same by rows and columns alone.
+pub(crate) fn check_shapes(
+    q: (usize, usize),
+    past: impl Iterator<Item = usize>,
+    k: (usize, usize),
+    v: (usize, usize),
+    shape: AttentionShape,
+) -> Result<()> {
     let AttentionShape {
         heads,
         kv_heads,
@@ -84,12 +96,12 @@ pub(crate) fn check(
             expected: heads,
         });
     }
-    same("attention", "the width of q", q.cols, heads * head_dim)?;
-    same("attention", "the width of k", k.cols, width)?;
-    same("attention", "the width of v", v.cols, width)?;
-    same("attention", "the rows of v", v.rows, k.rows)?;
+    same("attention", "the width of q", q.1, heads * head_dim)?;
+    same("attention", "the width of k", k.1, width)?;
+    same("attention", "the width of v", v.1, width)?;
+    same("attention", "the rows of v", v.0, k.0)?;
     if mask == Mask::Causal {
-        same("attention", "the rows of k", k.rows, q.rows)?;
+        same("attention", "the rows of k", k.0, q.0)?;
     }
     for cache in past {
         same("attention", "the width of the cache", cache, width)?;

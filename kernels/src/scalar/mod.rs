@@ -3,7 +3,7 @@
 //! It is written to be read. Weights stay as they were given and are decoded row by row when they
 //! are used; every operation is the formula of its documentation.
 
-pub(crate) use attention::check as check_attention;
+pub(crate) use attention::{check as check_attention, check_shapes};
 pub(crate) use half::factor;
 pub(crate) use mixture::choose;
 
@@ -353,7 +353,7 @@ impl Device for Scalar {
     }
 }
 
-fn rows_of(operation: &'static str, len: usize, cols: usize) -> Result<usize> {
+pub(crate) fn rows_of(operation: &'static str, len: usize, cols: usize) -> Result<usize> {
     if cols == 0 || !len.is_multiple_of(cols) {
         return Err(KernelError::Shape {
             operation,
@@ -365,7 +365,7 @@ fn rows_of(operation: &'static str, len: usize, cols: usize) -> Result<usize> {
     Ok(len / cols)
 }
 
-fn in_range(operation: &'static str, index: usize, len: usize) -> Result<()> {
+pub(crate) fn in_range(operation: &'static str, index: usize, len: usize) -> Result<()> {
     if index < len {
         Ok(())
     } else {

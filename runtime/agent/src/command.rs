@@ -130,6 +130,7 @@ pub(crate) struct DrawArgs {
     size: Option<String>,
     steps: Option<usize>,
     guidance: Option<f32>,
+    sampler: Option<String>,
     seed: Option<u64>,
     tries: Option<usize>,
     #[serde(default)]
@@ -146,6 +147,7 @@ pub(crate) struct EditArgs {
     size: Option<String>,
     steps: Option<usize>,
     guidance: Option<f32>,
+    sampler: Option<String>,
     seed: Option<u64>,
     #[serde(default)]
     preview: bool,
@@ -353,6 +355,7 @@ fn edit(args: EditArgs) -> Result<Action, String> {
         size: args.size,
         steps: args.steps,
         guidance: args.guidance,
+        sampler: args.sampler,
         seed: args.seed,
         tries: None,
         preview: args.preview,
@@ -380,6 +383,7 @@ fn request(args: DrawArgs) -> Result<DrawRequest, String> {
         size,
         steps: args.steps,
         guidance: args.guidance,
+        sampler: args.sampler,
         seed: args.seed,
         tries,
         preview: args.preview,

@@ -74,6 +74,8 @@ pub struct DrawRequest {
     pub steps: Option<usize>,
     /// Guidance scale.
     pub guidance: Option<f32>,
+    /// How steps are taken, by the model's own name for it.
+    pub sampler: Option<String>,
     /// Where the noise comes from.
     pub seed: Option<u64>,
     /// How many drawings may be made until one shows what was asked for ([`crate::attempts`]): at least 1.
@@ -90,6 +92,7 @@ impl Default for DrawRequest {
             size: None,
             steps: None,
             guidance: None,
+            sampler: None,
             seed: None,
             tries: 1,
             preview: false,

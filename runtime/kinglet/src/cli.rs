@@ -3,20 +3,38 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use kinglet_model::Part;
 use kinglet_quant::onnx::Graph;
 
 use crate::commands::fleet::cli::FleetArgs;
+use crate::device::Choice;
 
 /// A camera on a small board, understood and drawn from on the device, over MQTT.
 ///
 /// Exit codes: 0 done, 1 it could not be done (one line on standard error), 2 wrong usage.
-/// KINGLET_KERNELS, KINGLET_THREADS, KINGLET_MODEL and KINGLET_LOG (error, warn, info, debug) are read.
+/// KINGLET_DEVICE, KINGLET_KERNELS, KINGLET_THREADS, KINGLET_MODEL and KINGLET_LOG (error, warn, info, debug) are read.
 #[derive(Debug, Parser)]
 #[command(name = "kinglet", version)]
 pub(crate) struct Cli {
     /// The model: a GGUF file or an original BAGEL directory, instead of the bundled one.
     #[arg(long, global = true, value_name = "FILE", env = "KINGLET_MODEL")]
     pub(crate) model: Option<PathBuf>,
+    /// Let an accelerator compute a part of the model: `vision` or `vae-decoder`, by a graph that `compress
+    /// --export-onnx` wrote (FILE.onnx) or that was converted of one (FILE.rknn). May be given twice.
+    #[arg(long, global = true, value_name = "PART=FILE", value_parser = crate::graphs::parse, env = "KINGLET_GRAPHS", value_delimiter = ',')]
+    pub(crate) graph: Vec<(Part, PathBuf)>,
+    /// What computes (docs/cuda.md).
+    // Its own id: commands of the fleet have a device, too.
+    #[arg(
+        id = "computes",
+        long = "device",
+        value_name = "WHAT",
+        global = true,
+        value_enum,
+        default_value_t,
+        env = "KINGLET_DEVICE"
+    )]
+    pub(crate) device: Choice,
     /// Standard output carries one JSON object.
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -134,6 +152,9 @@ pub(crate) struct DrawingArgs {
     /// Guidance scale: how much the prompt counts.
     #[arg(long, value_name = "G")]
     pub(crate) guidance: Option<f32>,
+    /// How steps are taken: euler, heun (two passes a step), ab2, dpm++2m (docs/few-steps.md).
+    #[arg(long, value_name = "NAME")]
+    pub(crate) sampler: Option<String>,
     /// Where the noise comes from: the same seed gives the same picture.
     #[arg(long, value_name = "S")]
     pub(crate) seed: Option<u64>,

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use kinglet_agent::Engine;
 use kinglet_agent::update::Loader;
-use kinglet_kernels::Device;
+use kinglet_model::Part;
 
 use crate::commands::plan;
+use crate::device::Chosen;
 use crate::engine::ModelEngine;
 use crate::failure::Outcome;
 use crate::governor::Reins;
@@ -17,14 +18,17 @@ use crate::{lock, model};
 /// program. `kinglet-tiny` and a picture of 1,024 x 1,024 by the real model both stay below it.
 const BESIDE: u64 = 512 << 20;
 
-/// Loads models onto the device of this machine.
+/// Loads models onto what was chosen.
 pub(crate) struct FileLoader {
+    pub(crate) device: Chosen,
     /// The model of the configuration; none: the bundled one.
     pub(crate) own: Option<PathBuf>,
     /// Whether models are to stay in memory.
     pub(crate) lock: bool,
     /// What its models are still asked to do.
     pub(crate) reins: Arc<Reins>,
+    /// What computes parts of the model of the configuration; they are no other model's.
+    pub(crate) graphs: Vec<(Part, PathBuf)>,
 }
 
 impl Loader for FileLoader {
@@ -43,17 +47,23 @@ impl Loader for FileLoader {
     }
 
     fn load(&self, file: &Path) -> Result<Arc<dyn Engine>, String> {
-        self.engine(Some(file)).map_err(|e| e.to_string())
+        self.engine(Some(file), &[]).map_err(|e| e.to_string())
     }
 
     fn own(&self) -> Result<Arc<dyn Engine>, String> {
-        self.engine(self.own.as_deref()).map_err(|e| e.to_string())
+        self.own_engine().map_err(|e| e.to_string())
     }
 }
 
 impl FileLoader {
-    pub(crate) fn engine(&self, file: Option<&Path>) -> Outcome<Arc<dyn Engine>> {
-        let engine = load_with(file, Arc::clone(&self.reins))?;
+    /// The model of the configuration.
+    pub(crate) fn own_engine(&self) -> Outcome<Arc<dyn Engine>> {
+        self.engine(self.own.as_deref(), &self.graphs)
+    }
+
+    fn engine(&self, file: Option<&Path>, graphs: &[(Part, PathBuf)]) -> Outcome<Arc<dyn Engine>> {
+        let engine = load(file, &self.device, Arc::clone(&self.reins))?;
+        engine.works.hand_over(graphs)?;
         if self.lock {
             lock::lock()?;
         }
@@ -61,25 +71,21 @@ impl FileLoader {
     }
 }
 
-/// Loads a model for the agent.
-pub(crate) fn load(file: Option<&Path>) -> Outcome<Arc<ModelEngine<kinglet_kernels::Cpu>>> {
-    load_with(file, Arc::default())
-}
-
-/// The same on somebody's reins.
-fn load_with(
+/// Loads a model for the agent, on somebody's reins.
+pub(crate) fn load(
     file: Option<&Path>,
+    device: &Chosen,
     reins: Arc<Reins>,
-) -> Outcome<Arc<ModelEngine<kinglet_kernels::Cpu>>> {
+) -> Outcome<Arc<ModelEngine>> {
     let source = model::open(file)?;
     let engine = ModelEngine {
         reins,
-        model: model::load(&source, &plan::usual(&source))?,
+        works: device.load(&source, &plan::usual(&source))?,
         info: model::info(&source, file)?,
     };
     tracing::info!(
         model = engine.info.name,
-        kernels = engine.model.device.describe(),
+        kernels = engine.works.describe(),
         "loaded"
     );
     Ok(Arc::new(engine))

@@ -4,7 +4,8 @@
 //! - [`cli`]: the command line.
 //! - [`commands`]: one file a command.
 //! - [`model`]: which model is loaded, and from where.
-//! - [`engine`]: the model as the agent's `Engine`.
+//! - [`device`]: what computes; [`rescue`]: and what goes on when that is lost.
+//! - [`works`]: a model on whatever computes; [`engine`]: the same as the agent's `Engine`.
 //! - [`governor`]: heat of this machine, and what the model is still asked to do.
 //! - [`bar`]: progress on standard error, when it is a terminal.
 //! - [`failure`]: what ends a command with exit code 1.
@@ -12,14 +13,19 @@
 mod bar;
 mod cli;
 mod commands;
+mod device;
 mod engine;
 mod failure;
 mod governor;
+mod graphs;
 mod interrupt;
 mod loader;
 mod lock;
 mod model;
+#[cfg(feature = "cuda")]
+mod rescue;
 mod service;
+mod works;
 
 use std::process::ExitCode;
 

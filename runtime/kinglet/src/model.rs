@@ -1,16 +1,12 @@
 //! Which model is loaded, and from where.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use bytes::Bytes;
 use kinglet_agent::ModelInfo;
-use kinglet_kernels::Cpu;
-use kinglet_model::footprint::Request;
-use kinglet_model::{Model, Source};
+use kinglet_model::Source;
 use sha2::{Digest, Sha256};
 
-use crate::commands::plan;
 use crate::failure::{Failure, Outcome};
 
 /// The bundled model.
@@ -24,12 +20,6 @@ pub(crate) fn open(path: Option<&Path>) -> Outcome<Source> {
         Some(path) => Source::open(path)?,
         None => Source::from_bytes(Bytes::from_static(BUNDLED), BUNDLED_NAME)?,
     })
-}
-
-/// Loads a model onto the device of this machine, if it has the memory for this request.
-pub(crate) fn load(source: &Source, request: &Request) -> Outcome<Arc<Model<Cpu>>> {
-    plan::before_loading(source, request)?;
-    Ok(Model::on_cpu(source)?)
 }
 
 /// Name and hash of a model, as events carry them.

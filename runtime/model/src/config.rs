@@ -2,6 +2,7 @@
 
 use crate::error::{ModelError, Result};
 use crate::preview;
+use crate::solver::Sampler;
 
 /// A whole model.
 #[derive(Debug, Clone, PartialEq)]
@@ -239,6 +240,8 @@ pub struct DrawConfig {
     pub renorm: Renorm,
     /// The least factor of scaling back; 1 turns it off.
     pub renorm_min: f32,
+    /// How steps are taken.
+    pub sampler: Sampler,
 }
 
 /// How a guided velocity is scaled back to the plain one's length.

@@ -141,7 +141,7 @@ impl<D: Device> Context<D> {
     ) -> Result<D::Buffer> {
         let model = Arc::clone(&self.model);
         let (d, t) = (&model.device, &model.tokenizer);
-        let patches = model.vision.see(d, picture, observer)?;
+        let patches = model.see(picture, observer)?;
         let (count, hidden) = d.shape(&patches);
         let tokens = count + 2;
         let markers = model.language.embed(d, &[t.picture_start, t.picture_end])?;

@@ -14,7 +14,8 @@ use crate::preview;
 use crate::recipes::Guides;
 use crate::sampling::normal;
 use crate::schedule::timesteps;
-use crate::taylor::Taylor;
+use crate::solver::{Before, Sampler};
+use crate::taylor::{MOST_DERIVATIVES, Taylor};
 
 /// The most points in time of a drawing.
 pub const MOST_TIMESTEPS: usize = 1000;
@@ -33,6 +34,9 @@ pub struct Guidance {
     pub renorm: Renorm,
     /// The least factor of scaling back; 1 turns it off.
     pub renorm_min: f32,
+    /// It is computed anew every so many guided velocities; between them what it last added is added again. At
+    /// least 1.
+    pub every: usize,
 }
 
 /// What can be chosen about a drawing.
@@ -46,10 +50,12 @@ pub struct DrawOptions {
     pub shift: f32,
     /// Guidance.
     pub guidance: Guidance,
+    /// How steps are taken.
+    pub sampler: Sampler,
     /// Where the noise comes from.
     pub seed: u64,
-    /// Most passes are replaced by predictions (TaylorSeer).
-    pub predict: bool,
+    /// Most passes are replaced by predictions (TaylorSeer) with derivatives up to this one.
+    pub predict: Option<usize>,
 }
 
 impl DrawOptions {
@@ -66,9 +72,11 @@ impl DrawOptions {
                 interval: d.interval,
                 renorm: d.renorm,
                 renorm_min: d.renorm_min,
+                every: 1,
             },
+            sampler: d.sampler,
             seed: 0,
-            predict: false,
+            predict: None,
         }
     }
 
@@ -84,11 +92,12 @@ impl DrawOptions {
             interval: (0.0, 1.0),
             renorm: Renorm::TextChannel,
             renorm_min: 0.0,
+            every: 1,
         };
         options
     }
 
-    /// Steps of the Euler loop.
+    /// Steps of the solver.
     pub fn steps(&self) -> usize {
         self.timesteps - 1
     }
@@ -135,6 +144,20 @@ impl DrawOptions {
                 return refuse("the guidance", scale.to_string(), expected);
             }
         }
+        if self.guidance.every == 0 {
+            return refuse(
+                "the velocities for which guidance is kept",
+                "0".to_owned(),
+                "at least 1 is expected".to_owned(),
+            );
+        }
+        if let Some(order) = self.predict.filter(|order| *order > MOST_DERIVATIVES) {
+            return refuse(
+                "the derivative of predictions",
+                order.to_string(),
+                format!("0 to {MOST_DERIVATIVES} are accepted"),
+            );
+        }
         Ok(())
     }
 }
@@ -149,6 +172,10 @@ pub struct Drawing<'a, D: Device> {
     /// Rows and columns in tokens.
     grid: (usize, usize),
     x: D::Buffer,
+    /// Of the step before, for solvers that look back.
+    before: Option<Before<D>>,
+    /// What guidance last added, and for how many velocities more it is kept.
+    kept: Option<(D::Buffer, usize)>,
 }
 
 /// A step that has been taken.
@@ -187,13 +214,15 @@ impl<D: Device> Step<'_, '_, D> {
 struct Pass<'a, D: Device> {
     context: &'a Context<D>,
     taylor: Option<Taylor<D>>,
+    passes: usize,
 }
 
 impl<'a, D: Device> Pass<'a, D> {
     fn new(context: &'a Context<D>, options: &DrawOptions) -> Self {
         Pass {
             context,
-            taylor: options.predict.then(Taylor::new),
+            passes: 0,
+            taylor: options.predict.map(Taylor::new),
         }
     }
 
@@ -206,8 +235,17 @@ impl<'a, D: Device> Pass<'a, D> {
     ) -> Result<D::Buffer> {
         match &mut self.taylor {
             Some(taylor) => self.context.predicted_velocity(x, t, grid, taylor),
-            None => self.context.velocity(x, t, grid, observer),
+            None => {
+                self.passes += 1;
+                self.context.velocity(x, t, grid, observer)
+            }
         }
+    }
+
+    /// Passes through the model so far.
+    fn passes(&self) -> usize {
+        let predicting = self.taylor.as_ref().map_or(0, Taylor::computed);
+        self.passes + predicting
     }
 }
 
@@ -247,6 +285,8 @@ impl<'a, D: Device> Drawing<'a, D> {
             times: timesteps(options.timesteps, options.shift),
             grid: (options.size.1 / pixels, options.size.0 / pixels),
             x: model.device.upload(noise, latent.token_values())?,
+            before: None,
+            kept: None,
         })
     }
 
@@ -258,6 +298,12 @@ impl<'a, D: Device> Drawing<'a, D> {
     /// The latent tokens as they are now.
     pub fn latents(&self) -> &D::Buffer {
         &self.x
+    }
+
+    /// Passes through the model so far, of all contexts.
+    pub fn passes(&self) -> usize {
+        let pictureless = self.pictureless.as_ref().map_or(0, Pass::passes);
+        self.main.passes() + self.unprompted.passes() + pictureless
     }
 
     /// Whether guidance is applied at time `t`.
@@ -281,6 +327,12 @@ impl<'a, D: Device> Drawing<'a, D> {
         }
         let d = &self.main.context.model().device;
         let g = &self.options.guidance;
+        if let Some((added, left @ 1..)) = &mut self.kept {
+            *left -= 1;
+            let mut guided = plain;
+            d.add_scaled(&mut guided, 1.0, added)?;
+            return Ok(guided);
+        }
         let unprompted = self.unprompted.velocity(&self.x, t, self.grid, observer)?;
         let pictureless = match &mut self.pictureless {
             Some(pass) if g.picture_scale > 1.0 => {
@@ -301,10 +353,15 @@ impl<'a, D: Device> Drawing<'a, D> {
             Renorm::Channel => d.renorm(&mut guided, &plain, g.renorm_min, RenormSpan::Row)?,
             Renorm::TextChannel => {}
         }
+        if g.every > 1 {
+            let mut added = d.copy(&guided)?;
+            d.add_scaled(&mut added, -1.0, &plain)?;
+            self.kept = Some((added, g.every - 1));
+        }
         Ok(guided)
     }
 
-    /// Euler's step number `i`: `x -= v (t_i - t_{i+1})`. Returns the velocity.
+    /// Step number `i`, from `t_i` to `t_{i+1}`. Returns the velocity at its beginning.
     ///
     /// # Errors
     /// What the device refuses.
@@ -317,9 +374,16 @@ impl<'a, D: Device> Drawing<'a, D> {
     /// # Errors
     /// What the device refuses.
     pub fn observed_step(&mut self, i: usize, observer: &mut Observer<'_, D>) -> Result<D::Buffer> {
-        let velocity = self.observed_velocity(self.times[i], observer)?;
+        let span = (self.times[i], self.times[i + 1]);
+        let sampler = self.options.sampler;
+        let velocity = self.observed_velocity(span.0, observer)?;
         let d = &self.main.context.model().device;
-        d.add_scaled(&mut self.x, self.times[i + 1] - self.times[i], &velocity)?;
+        sampler.advance(d, &mut self.x, span, &velocity, &mut self.before)?;
+        if sampler.looks_ahead(span.1) {
+            let ahead = self.observed_velocity(span.1, observer)?;
+            let d = &self.main.context.model().device;
+            Sampler::correct(d, &mut self.x, span, &velocity, &ahead)?;
+        }
         Ok(velocity)
     }
 
@@ -356,10 +420,7 @@ impl<'a, D: Device> Drawing<'a, D> {
         let (rows, columns) = self.grid;
         let patch = model.config.latent.patch;
         let latents = model.latents()?.unpack(d, &self.x, rows, columns)?;
-        let pixels = model
-            .autoencoder()?
-            .decode(d, &latents, rows * patch, columns * patch)?;
-        let bytes = to_bytes(&d.download(&pixels)?);
+        let bytes = to_bytes(&model.paint(&latents, rows * patch, columns * patch)?);
         Picture::from_rgb(self.options.size.0, self.options.size.1, bytes)
     }
 }

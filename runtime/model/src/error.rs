@@ -13,7 +13,7 @@ pub enum ModelError {
     #[error(transparent)]
     Container(#[from] ContainerError),
     /// A device refused an operation.
-    #[error("the model does not fit together: {0}")]
+    #[error("{}", told(.0))]
     Kernel(#[from] KernelError),
     /// A file of a checkpoint directory cannot be read.
     #[error("{path}: {reason}")]
@@ -124,6 +124,14 @@ pub enum ModelError {
     /// A picture cannot be used.
     #[error("{0}")]
     Picture(String),
+    /// A graph cannot compute a part of this model.
+    #[error("the graph for {part} cannot be used: {reason}")]
+    Graph {
+        /// The part.
+        part: &'static str,
+        /// Why not.
+        reason: String,
+    },
     /// A request passes a bound or makes no sense.
     #[error("{what} is {got}; {expected}")]
     Request {
@@ -137,6 +145,14 @@ pub enum ModelError {
     /// The caller stopped the work.
     #[error("cancelled")]
     Cancelled,
+}
+
+/// A device's refusal in words: what it says of itself, or what it means for the model.
+fn told(e: &KernelError) -> String {
+    match e {
+        KernelError::Gpu(said) | KernelError::Lost(said) => said.clone(),
+        e => format!("the model does not fit together: {e}"),
+    }
 }
 
 impl ModelError {

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use kinglet_kernels::Plan;
 use kinglet_kernels::cpu::CacheFormat;
 use kinglet_kernels::footprint::{Footprint, Stage, Work};
-use kinglet_kernels::plan::Phase;
-use kinglet_kernels::{InstructionSet, Plan};
+use kinglet_kernels::plan::{Phase, Target};
 
 use crate::draw::{DrawOptions, Drawing};
 use crate::error::Result;
@@ -48,12 +48,16 @@ pub fn cache_format(source: &Source) -> Result<CacheFormat> {
     })
 }
 
-/// What a request takes of a processor with this instruction set. No weight is read, nothing is computed.
+/// What a request takes of a device. No weight is read, nothing is computed.
 ///
 /// # Errors
 /// What [`Model::load`] refuses, and what the request itself would be refused for.
-pub fn footprint(source: &Source, set: InstructionSet, request: &Request) -> Result<Footprint> {
-    let plan = Plan::new(set, cache_format(source)?);
+pub fn footprint(
+    source: &Source,
+    target: impl Into<Target>,
+    request: &Request,
+) -> Result<Footprint> {
+    let plan = Plan::new(target, cache_format(source)?);
     let model = Model::load(source, plan)?;
     let plan = &model.device;
     let mut stages = Vec::new();
@@ -129,6 +133,8 @@ fn drawing(
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+
+    use kinglet_kernels::InstructionSet;
 
     use super::*;
 

@@ -10,6 +10,7 @@
 //! - [`linear`]: weights on a device; [`packed`]: weights that were stored in a device's own order.
 //! - [`vision`], [`language`], [`latent`], [`autoencoder`]: the four parts of the network.
 //! - [`model`]: [`Model`], all of it on one device.
+//! - [`elsewhere`]: parts that an accelerator runs.
 //! - [`context`]: [`Context`], a KV cache that only grows: push text and pictures, write text, fork.
 //! - [`answer`]: answers of a shape that was asked for (a JSON Schema, or one of some words).
 //! - [`schedule`], [`draw`]: flow matching: timesteps, guidance, the Euler loop.
@@ -27,6 +28,7 @@ pub mod config;
 pub mod context;
 pub mod directory;
 pub mod draw;
+pub mod elsewhere;
 pub mod error;
 pub mod footprint;
 pub mod language;
@@ -42,6 +44,7 @@ pub mod preview;
 pub mod recipes;
 mod sampling;
 pub mod schedule;
+pub mod solver;
 pub mod source;
 mod taylor;
 pub mod tokenizer;
@@ -51,7 +54,9 @@ pub use answer::{Constraint, Schema, Shape, Vocabulary};
 pub use config::Config;
 pub use context::{Context, Sampling, WriteOptions, Written};
 pub use draw::{DrawOptions, Drawing, Guidance, Step};
+pub use elsewhere::Part;
 pub use error::{ModelError, Result};
 pub use model::Model;
 pub use picture::Picture;
+pub use solver::Sampler;
 pub use source::Source;

@@ -7,6 +7,7 @@ use crate::config::{
     PictureRule, Renorm, VisionConfig,
 };
 use crate::error::{ModelError, Result};
+use crate::solver::Sampler;
 
 /// The architecture's name.
 pub const ARCHITECTURE: &str = "bagel";
@@ -16,8 +17,6 @@ pub const TOKENIZER: &str = "tokenizer.huggingface.json";
 const LARGEST_LAYERS: usize = 4096;
 /// Whether the model draws; left out, it does.
 const DRAWS: &str = "parts.draw";
-/// The only sampler so far.
-const SAMPLER: &str = "euler";
 
 /// The metadata of a configuration, in the order in which it is written.
 pub fn write(config: &Config) -> Vec<(String, Value)> {
@@ -118,7 +117,7 @@ pub fn write(config: &Config) -> Vec<(String, Value)> {
     put("draw.guidance_interval", Value::Array(interval));
     put("draw.renorm", d.renorm.name().into());
     put("draw.renorm_min", d.renorm_min.into());
-    put("draw.sampler", SAMPLER.into());
+    put("draw.sampler", d.sampler.name().into());
     // Left out where it draws: earlier versions know nothing else.
     if !draws {
         put(DRAWS, Value::Bool(false));
@@ -142,9 +141,6 @@ pub fn read(gguf: &Gguf) -> Result<Config> {
     }
     let reader = Reader { gguf };
     let sampler = reader.string("draw.sampler")?;
-    if sampler != SAMPLER {
-        return Err(reader.unknown("sampler", &sampler));
-    }
     let renorm = reader.string("draw.renorm")?;
     let blocks = reader.size("block_count")?;
     let understand = reader.widths("feed_forward_length", blocks)?;
@@ -199,6 +195,8 @@ pub fn read(gguf: &Gguf) -> Result<Config> {
             renorm: Renorm::from_name(&renorm)
                 .ok_or_else(|| reader.unknown("renorm kind", &renorm))?,
             renorm_min: reader.float("draw.renorm_min")?,
+            sampler: Sampler::from_name(&sampler)
+                .ok_or_else(|| reader.unknown("sampler", &sampler))?,
         },
         draws: reader.draws()?,
     };

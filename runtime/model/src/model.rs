@@ -9,6 +9,7 @@ use crate::answer::Vocabulary;
 use crate::autoencoder::Autoencoder;
 use crate::config::Config;
 use crate::context::Context;
+use crate::elsewhere::Elsewhere;
 use crate::error::{ModelError, Result};
 use crate::footprint::cache_format;
 use crate::language::Language;
@@ -34,6 +35,8 @@ pub struct Model<D: Device> {
     drawing: Option<(Latents<D>, Autoencoder<D>)>,
     /// The bytes of its tokens, once an answer of a shape has been asked for.
     vocabulary: OnceLock<Vocabulary>,
+    /// Parts that something else runs.
+    pub(crate) elsewhere: Elsewhere,
 }
 
 impl Model<Cpu> {
@@ -73,6 +76,7 @@ impl<D: Device> Model<D> {
             language: Language::load(loader, &config)?,
             drawing,
             vocabulary: OnceLock::new(),
+            elsewhere: Elsewhere::default(),
             config,
             device,
         }))

@@ -11,23 +11,33 @@ const FIRST: usize = 5;
 const INTERVAL: usize = 3;
 /// Derivatives start after this pass.
 const DERIVATIVES_AFTER: usize = 3;
-/// The highest derivative.
-const ORDER: usize = 6;
+/// The highest derivative that may be asked for; the reference's.
+pub(crate) const MOST_DERIVATIVES: usize = 6;
 
 /// What one branch of a drawing remembers: the output of the last layer and its differences.
 pub(crate) struct Taylor<D: Device> {
+    /// The highest derivative.
+    order: usize,
     pass: usize,
     last: usize,
+    computed: usize,
     factors: Vec<D::Buffer>,
 }
 
 impl<D: Device> Taylor<D> {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(order: usize) -> Self {
         Taylor {
+            order,
             pass: 0,
             last: 0,
+            computed: 0,
             factors: Vec::new(),
         }
+    }
+
+    /// Passes that were not predicted.
+    pub(crate) fn computed(&self) -> usize {
+        self.computed
     }
 
     /// The output of the last layer: computed by `run`, or predicted.
@@ -42,10 +52,11 @@ impl<D: Device> Taylor<D> {
             return self.predict(d, pass - self.last);
         }
         let output = run()?;
+        self.computed += 1;
         let mut factors = vec![d.copy(&output)?];
         if pass > DERIVATIVES_AFTER {
             let distance = (pass - self.last) as f32;
-            for (i, old) in self.factors.iter().take(ORDER).enumerate() {
+            for (i, old) in self.factors.iter().take(self.order).enumerate() {
                 let mut next = d.copy(&factors[i])?;
                 d.add_scaled(&mut next, -1.0, old)?;
                 d.affine(&mut next, 1.0 / distance, 0.0)?;

@@ -2,6 +2,7 @@
 //! `tools/bench`.
 
 mod formats;
+mod gpu;
 mod kernels;
 mod model;
 mod peer;
@@ -37,6 +38,8 @@ enum What {
     Model(ModelArguments),
     /// How close each format comes to weights.
     Formats(FormatArguments),
+    /// A graphics processor, as shares of its own limits.
+    Gpu(GpuArguments),
     /// What `model` starts to measure memory.
     #[command(hide = true)]
     Hold {
@@ -81,6 +84,13 @@ struct ModelArguments {
     /// Where model files are written.
     #[arg(long, default_value = "target/bench")]
     folder: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct GpuArguments {
+    /// Small work, for what only stands in for a processor: its figures mean nothing.
+    #[arg(long)]
+    small: bool,
 }
 
 #[derive(Debug, Args)]
@@ -152,6 +162,7 @@ fn run(arguments: &Arguments) -> Result<()> {
                 arguments.json,
             )
         }
+        What::Gpu(what) => gpu::run(what, arguments.json),
         What::Hold { file } => model::hold(cpu, file),
     }
 }

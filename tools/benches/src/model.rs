@@ -115,7 +115,7 @@ fn seconds<T>(f: impl FnOnce() -> Result<T>) -> Result<f64> {
 }
 
 /// The bytes that a token reads: all matrices of the understanding half, but only a row of the table.
-fn read_by_a_token(source: &Source) -> f64 {
+pub(crate) fn read_by_a_token(source: &Source) -> f64 {
     let counts = |name: &str| {
         (name.starts_with("blk.") || name.starts_with("output")) && !name.contains("_gen")
     };
@@ -124,7 +124,7 @@ fn read_by_a_token(source: &Source) -> f64 {
 }
 
 /// Multiplications and additions of a token in the same matrices; the last one is for the last token.
-fn operations_of_a_token(source: &Source) -> f64 {
+pub(crate) fn operations_of_a_token(source: &Source) -> f64 {
     let counts = |name: &str| name.starts_with("blk.") && !name.contains("_gen");
     let tensors = source.tensors.iter().filter(|(name, _)| counts(name));
     tensors.map(|(_, t)| 2.0 * t.values() as f64).sum()
@@ -474,7 +474,11 @@ pub(crate) fn hold(cpu: Cpu, file: &Path) -> Result<()> {
 }
 
 /// Reads tokens and computes the logits behind the last one.
-fn next(model: &Arc<Model<Cpu>>, context: &mut Context<Cpu>, ids: &[u32]) -> Result<()> {
+pub(crate) fn next<D: Device>(
+    model: &Arc<Model<D>>,
+    context: &mut Context<D>,
+    ids: &[u32],
+) -> Result<()> {
     let rows = context.push_ids(ids, &mut None)?;
     let last = model.device.gather_rows(&rows, &[ids.len() as u32 - 1])?;
     black_box(model.language.logits(&model.device, &last)?);

@@ -12,7 +12,7 @@ use kinglet_model::config::{
     DrawConfig, ExpertsConfig, LanguageConfig, LatentConfig, LayerConfig, PictureRule, Renorm,
     VisionConfig,
 };
-use kinglet_model::{Config, Source, metadata, names};
+use kinglet_model::{Config, Sampler, Source, metadata, names};
 use kinglet_tests::shape::{SIDES, Shape, VISION, VISION_INNER};
 
 use crate::{BenchError, Result};
@@ -160,6 +160,7 @@ fn config(shape: &Shape) -> Config {
             interval: (0.4, 1.0),
             renorm: Renorm::Global,
             renorm_min: 0.0,
+            sampler: Sampler::Euler,
         },
     }
 }

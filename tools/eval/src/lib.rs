@@ -7,13 +7,14 @@
 //! - [`draw`]: drawings before two referees.
 //! - [`judge`]: the referees: small CNNs trained by tools/scenes/judge.py.
 //! - [`share`]: shares with their intervals.
-//! - [`table`]: what compression costs.
+//! - [`table`]: what compression costs; [`steps`]: what fewer passes do.
 
 pub mod draw;
 pub mod judge;
 pub mod program;
 pub mod see;
 pub mod share;
+pub mod steps;
 pub mod table;
 
 pub use program::{EvalError, Program, Result};

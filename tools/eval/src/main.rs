@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use kinglet_eval::{Program, Result, draw, see, table};
+use kinglet_eval::{Program, Result, draw, see, steps, table};
 use serde_json::json;
 
 /// Marks for what `kinglet` sees and draws, on held-out scenes.
@@ -41,6 +41,24 @@ enum Command {
     /// What compression costs: variants of a model on the same scenes, prompts and noise. What is there
     /// in the folder is not measured again.
     Table(TableArguments),
+    /// What fewer passes cost: a model's drawings in many ways, from the same prompts and noise.
+    Steps(StepsArguments),
+}
+
+#[derive(Debug, Args)]
+struct StepsArguments {
+    /// The model.
+    #[arg(long, default_value = "runtime/assets/kinglet-tiny.gguf")]
+    source: PathBuf,
+    /// The ways.
+    #[arg(long, default_value = "tools/eval/steps.toml")]
+    ways: PathBuf,
+    /// Where drawings and the table are kept.
+    #[arg(short, long, default_value = "target/steps")]
+    output: PathBuf,
+    /// So many drawings a way: every object 5 times.
+    #[arg(long, default_value_t = 340)]
+    drawings: usize,
 }
 
 #[derive(Debug, Args)]
@@ -82,6 +100,16 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
+    if let Some(Command::Steps(arguments)) = &arguments.command {
+        let text = steps::run(&steps::Options {
+            model: arguments.source.clone(),
+            ways: arguments.ways.clone(),
+            drawings: arguments.drawings,
+            folder: arguments.output.clone(),
+        })?;
+        print!("{text}");
+        return Ok(());
+    }
     if let Some(Command::Table(arguments)) = &arguments.command {
         let text = table::run(&table::Options {
             source: arguments.source.clone(),

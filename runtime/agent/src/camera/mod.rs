@@ -46,6 +46,7 @@ use feed::Feed;
 pub(crate) use report::Report;
 pub use report::{CameraReport, CameraState};
 use source::Source;
+pub use v4l2::formats;
 
 /// Every kind of camera: what its source begins with, and who reads the rest.
 const KINDS: &[(&str, source::Parse)] = &[

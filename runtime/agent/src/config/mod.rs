@@ -129,6 +129,21 @@ pub struct ModelConfig {
     /// Keeps it in memory, whatever else the board does.
     #[serde(default)]
     pub lock: bool,
+    /// Graphs that compute parts of it.
+    #[serde(default)]
+    pub graphs: GraphsConfig,
+}
+
+/// `[model.graphs]`: what an accelerator computes of the configuration's model (not of one that an update brings).
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct GraphsConfig {
+    /// A picture to the tokens that enter the language half.
+    #[serde(default)]
+    pub vision: Option<PathBuf>,
+    /// Latents to a picture.
+    #[serde(default)]
+    pub vae_decoder: Option<PathBuf>,
 }
 
 /// `[outbox]`
@@ -301,7 +316,13 @@ impl Config {
 
     /// Makes relative paths relative to `folder`.
     pub fn relative_to(&mut self, folder: &Path) {
-        let paths = [&mut self.device.state, &mut self.model.file];
+        let graphs = &mut self.model.graphs;
+        let paths = [
+            &mut self.device.state,
+            &mut self.model.file,
+            &mut graphs.vision,
+            &mut graphs.vae_decoder,
+        ];
         let outputs = self.output.iter_mut().map(|output| &mut output.file);
         for path in paths.into_iter().chain(outputs).flatten() {
             *path = folder.join(&path);

@@ -5,6 +5,7 @@
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kinglet_agent::config::{CameraConfig, WatchConfig};
@@ -68,7 +69,8 @@ pub(crate) fn run(cli: &Cli, args: &DemoArgs) -> Outcome {
     };
     let config = configuration(&url, &truth.ask);
     config.check()?;
-    let engine = load(cli.model.as_deref())?;
+    let device = cli.device.open()?;
+    let engine = load(cli.model.as_deref(), &device, Arc::default())?;
     let model = engine.info.name.clone();
 
     let runtime = tokio::runtime::Runtime::new()?;

@@ -6,6 +6,7 @@ use kinglet_boards::{Probe, Profile};
 use serde_json::json;
 
 use crate::cli::{Cli, DoctorArgs};
+use crate::device;
 use crate::failure::{Failure, Outcome};
 
 const GIB: f64 = (1u64 << 30) as f64;
@@ -87,6 +88,10 @@ pub(crate) fn run(cli: &Cli, args: &DoctorArgs) -> Outcome {
         let library = library.unwrap_or_else(|| "no libcuda.so".to_owned());
         line("gpu", &format!("{}, driver {driver}, {library}", gpu.name));
     }
+    let cuda = here.then(device::cuda);
+    if let Some(cuda) = &cuda {
+        line("cuda", &cuda.said());
+    }
     for npu in &probe.npu {
         let (driver, runtime) = (npu.driver.clone(), npu.runtime.clone());
         let (driver, runtime) = (
@@ -99,7 +104,15 @@ pub(crate) fn run(cli: &Cli, args: &DoctorArgs) -> Outcome {
         );
     }
     for camera in &probe.cameras {
-        line("camera", &format!("{}, {}", camera.device, camera.name));
+        let formats = if here {
+            format!(", {}", formats(&camera.device))
+        } else {
+            String::new()
+        };
+        line(
+            "camera",
+            &format!("{}, {}{formats}", camera.device, camera.name),
+        );
     }
     if probe.cameras.is_empty() {
         line(
@@ -123,6 +136,33 @@ pub(crate) fn run(cli: &Cli, args: &DoctorArgs) -> Outcome {
     if let Some(result) = result.as_object_mut() {
         result.insert("kernels".to_owned(), json!(kernels));
         result.insert("profile".to_owned(), serde_json::to_value(&profile)?);
+        result.insert("cuda".to_owned(), serde_json::to_value(&cuda)?);
     }
     super::print(cli.json, &result, text.trim_end())
+}
+
+/// What a camera gives, and whether that can be read.
+fn formats(device: &str) -> String {
+    let formats = match kinglet_agent::camera::formats(std::path::Path::new(device)) {
+        Ok(Some(formats)) => formats,
+        Ok(None) => return "gives no pictures".to_owned(),
+        Err(e) => return format!("cannot be opened: {e}"),
+    };
+    let names = |wanted: bool| {
+        let names = formats.iter().filter(|(_, read)| *read == wanted);
+        names
+            .map(|(name, _)| &name[..])
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    match (names(true), names(false)) {
+        (read, _) if read.is_empty() => {
+            format!(
+                "no format that Kinglet reads (YUYV, MJPG, JPEG) but {}",
+                names(false)
+            )
+        }
+        (read, others) if others.is_empty() => format!("gives {read}"),
+        (read, others) => format!("gives {read}, and {others}, which Kinglet does not read"),
+    }
 }

@@ -13,9 +13,9 @@ use serde_json::json;
 
 use crate::bar::Bar;
 use crate::cli::{Cli, DrawArgs, DrawingArgs, EditArgs};
-use crate::engine::{self, Drawn};
 use crate::failure::{Failure, Outcome};
 use crate::model;
+use crate::works::Drawn;
 
 pub(crate) fn run(cli: &Cli, args: &DrawArgs) -> Outcome {
     make(cli, &args.prompt, None, args.tries, &args.options)
@@ -42,7 +42,9 @@ fn make(
         see: None,
         draw: source.config.draws.then(|| (prompt.to_owned(), drawing)),
     };
-    let model = model::load(&source, &needs)?;
+    super::log("warn");
+    let works = cli.device.open()?.load(&source, &needs)?;
+    works.hand_over(&cli.graph)?;
     let started = Instant::now();
     let mut bar = Bar::new(if picture.is_some() {
         "editing"
@@ -73,17 +75,17 @@ fn make(
             let go_on = &mut |_: &str| ControlFlow::Continue(());
             let mut draw = |number| {
                 let request = request.attempt(number);
-                engine::draw(&model, &request, options.think, &mut progress)
+                works.draw(&request, options.think, &mut progress)
             };
-            let mut see =
-                |drawn: &Drawn| engine::see(&model, &drawn.picture, &question, false, go_on);
+            let mut see = |drawn: &Drawn| works.see(&drawn.picture, &question, false, go_on);
             attempts::best(prompt, tries, &mut draw, &mut see)
                 .map(|(drawn, check)| (drawn, Some(check)))
         }
-        None => {
-            engine::draw(&model, &request, options.think, &mut progress).map(|drawn| (drawn, None))
-        }
-        Some(picture) => engine::edit(&model, picture, &request, options.think, &mut progress)
+        None => works
+            .draw(&request, options.think, &mut progress)
+            .map(|drawn| (drawn, None)),
+        Some(picture) => works
+            .edit(picture, &request, options.think, &mut progress)
             .map(|drawn| (drawn, None)),
     };
     drop(bar);
@@ -115,6 +117,7 @@ fn request(prompt: &str, tries: usize, options: &DrawingArgs) -> DrawRequest {
         size: options.size,
         steps: options.steps,
         guidance: options.guidance,
+        sampler: options.sampler.clone(),
         seed: options.seed,
         tries,
         preview: options.preview.is_some(),

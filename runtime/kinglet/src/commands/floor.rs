@@ -12,8 +12,9 @@ use kinglet_model::{DrawOptions, Picture};
 use serde::Serialize;
 
 use crate::cli::Cli;
+use crate::device::Chosen;
 use crate::failure::{Failure, Outcome};
-use crate::{engine, model};
+use crate::model;
 
 /// The picture that is looked at, in pixels.
 const PICTURE: (usize, usize) = (224, 224);
@@ -65,7 +66,7 @@ pub(super) fn measure(cli: &Cli, cpu: Cpu, roof: &Roof) -> Outcome<Option<Vec<Ti
         }),
         draw: draws.then(|| (PROMPT.to_owned(), options.clone())),
     };
-    let loaded = model::load(&source, &request)?;
+    let works = Chosen::Cpu.load(&source, &request)?;
     let grey = vec![128; PICTURE.0 * PICTURE.1 * 3];
     let picture = Picture::from_rgb(PICTURE.0, PICTURE.1, grey)?;
 
@@ -78,7 +79,7 @@ pub(super) fn measure(cli: &Cli, cpu: Cpu, roof: &Roof) -> Outcome<Option<Vec<Ti
             ControlFlow::Break(())
         };
         // It is called off after its first token.
-        let _ = engine::see(&loaded, &picture, &question, false, first);
+        let _ = works.see(&picture, &question, false, first);
         if draws {
             let ask = DrawRequest {
                 prompt: PROMPT.to_owned(),
@@ -87,7 +88,7 @@ pub(super) fn measure(cli: &Cli, cpu: Cpu, roof: &Roof) -> Outcome<Option<Vec<Ti
                 ..DrawRequest::default()
             };
             let started = Instant::now();
-            engine::draw(&loaded, &ask, false, &mut |_| ControlFlow::Continue(()))?;
+            works.draw(&ask, false, &mut |_| ControlFlow::Continue(()))?;
             drawing = drawing.min(started.elapsed().as_secs_f64());
         }
     }

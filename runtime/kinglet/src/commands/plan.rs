@@ -5,12 +5,13 @@ use std::path::Path;
 
 use kinglet_boards::plan::{Ceilings, Machine};
 use kinglet_boards::{Plan, Probe, Profile};
-use kinglet_kernels::InstructionSet;
+use kinglet_kernels::plan::Target;
 use kinglet_model::footprint::{Request, SeeRequest, footprint};
 use kinglet_model::{DrawOptions, Source};
 use serde_json::json;
 
 use crate::cli::{Cli, PlanArgs};
+use crate::device::Chosen;
 use crate::failure::{Failure, Outcome};
 use crate::model;
 
@@ -25,7 +26,7 @@ const GIB: f64 = (1u64 << 30) as f64;
 struct Place {
     name: String,
     machine: Machine,
-    set: InstructionSet,
+    target: Target,
     recipes: Vec<String>,
 }
 
@@ -33,7 +34,7 @@ pub(crate) fn run(cli: &Cli, args: &PlanArgs) -> Outcome {
     let source = model::open(args.file.as_deref().or(cli.model.as_deref()))?;
     let place = match &args.board {
         Some(name) => board(&Profile::named(name)?),
-        None => here()?,
+        None => here(&cli.device.open()?)?,
     };
     let request = request(&source, args)?;
     let cameras: Vec<(u32, u32)> = args
@@ -52,7 +53,7 @@ pub(crate) fn run(cli: &Cli, args: &PlanArgs) -> Outcome {
     if let Some(result) = result.as_object_mut() {
         result.insert("model".to_owned(), json!(source.config.name));
         result.insert("board".to_owned(), json!(place.name));
-        result.insert("kernels".to_owned(), json!(place.set.name()));
+        result.insert("kernels".to_owned(), json!(place.target.name()));
         result.insert("would_fit".to_owned(), json!(would));
     }
     super::print(cli.json, &result, text.trim_end())?;
@@ -66,8 +67,8 @@ pub(crate) fn run(cli: &Cli, args: &PlanArgs) -> Outcome {
 ///
 /// # Errors
 /// What is needed, what is there, and what would fit.
-pub(crate) fn before_loading(source: &Source, request: &Request) -> Outcome {
-    let place = here()?;
+pub(crate) fn before_loading(source: &Source, request: &Request, device: &Chosen) -> Outcome {
+    let place = here(device)?;
     // What cannot be asked of this model is refused in better words by the model.
     let Ok(plan) = compare(source, &place, request, &[]) else {
         return Ok(());
@@ -86,7 +87,7 @@ pub(crate) fn usual(source: &Source) -> Request {
         see: Some(SeeRequest {
             picture: CAMERA,
             ask: kinglet_agent::command::DEFAULT_QUESTION.to_owned(),
-            answer: crate::engine::MOST_TOKENS,
+            answer: crate::works::MOST_TOKENS,
         }),
         draw: source.config.draws.then(draw),
     }
@@ -119,13 +120,13 @@ fn board(profile: &Profile) -> Place {
                 read,
             }),
         },
-        set: profile.set(),
+        target: profile.set().into(),
         recipes: profile.recipes.clone(),
     }
 }
 
-/// This machine: the memory that is free now. Its ceilings are not known without measuring.
-fn here() -> Outcome<Place> {
+/// This machine, or its graphics processor: the memory that is free now. Its ceilings are not known without measuring.
+fn here(device: &Chosen) -> Outcome<Place> {
     let probe = Probe::new(Path::new("/"));
     let said =
         match std::env::var(MEMORY) {
@@ -134,8 +135,11 @@ fn here() -> Outcome<Place> {
             })?),
             Err(_) => None,
         };
+    let own = device.memory()?;
+    let name = own.as_ref().map(|(name, _)| name.clone());
     let memory = said
         .map(|mebibytes| mebibytes.saturating_mul(1 << 20))
+        .or(own.map(|(_, free)| free))
         .or(probe.memory.available)
         .or(probe.memory.total);
     let room = memory.ok_or_else(|| {
@@ -145,12 +149,12 @@ fn here() -> Outcome<Place> {
     })?;
     let profile = probe.board.as_deref().map(Profile::named).transpose()?;
     Ok(Place {
-        name: "this machine".to_owned(),
+        name: name.unwrap_or_else(|| "this machine".to_owned()),
         machine: Machine {
             room,
             ceilings: None,
         },
-        set: kinglet_kernels::Cpu::from_environment()?.set(),
+        target: device.target()?,
         recipes: profile.map_or(Vec::new(), |p| p.recipes),
     })
 }
@@ -186,7 +190,7 @@ fn compare(
     request: &Request,
     cameras: &[(u32, u32)],
 ) -> Outcome<Plan> {
-    let footprint = footprint(source, place.set, request)?;
+    let footprint = footprint(source, place.target, request)?;
     Ok(Plan::new(&footprint, &place.machine, cameras))
 }
 
@@ -247,7 +251,7 @@ fn table(source: &Source, place: &Place, plan: &Plan) -> String {
         "{} on {} ({}): {fits}, {:.2} of {:.2} GiB",
         source.config.name,
         place.name,
-        place.set,
+        place.target,
         plan.needed as f64 / GIB,
         plan.room as f64 / GIB
     );

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use kinglet_agent::update::{Updater, Web};
 use kinglet_agent::{Agent, Config};
+use kinglet_model::Part;
 
 use crate::cli::{Cli, RunArgs};
 use crate::failure::{Failure, Outcome};
@@ -27,9 +28,11 @@ pub(crate) fn run(cli: &Cli, args: &RunArgs) -> Outcome {
     };
     let file = cli.model.clone().or_else(|| config.model.file.clone());
     let loader = FileLoader {
+        device: cli.device.open()?,
         own: file,
         lock: config.model.lock,
         reins: Arc::default(),
+        graphs: graphs(cli, &config),
     };
     let reins = Arc::clone(&loader.reins);
 
@@ -37,7 +40,7 @@ pub(crate) fn run(cli: &Cli, args: &RunArgs) -> Outcome {
     runtime.block_on(async {
         let agent = match &config.update {
             None => {
-                let engine = loader.engine(loader.own.as_deref())?;
+                let engine = loader.own_engine()?;
                 Agent::start(&config, folder, &state, engine)?
             }
             Some(update) => {
@@ -90,4 +93,20 @@ fn default_state(device: &str) -> Outcome<PathBuf> {
         }
     };
     Ok(base.join("kinglet").join(device))
+}
+
+/// The graphs of the command line, or those of the configuration.
+fn graphs(cli: &Cli, config: &Config) -> Vec<(Part, PathBuf)> {
+    if !cli.graph.is_empty() {
+        return cli.graph.clone();
+    }
+    let named = &config.model.graphs;
+    let files = [
+        (Part::Vision, &named.vision),
+        (Part::Decoder, &named.vae_decoder),
+    ];
+    let given = files
+        .into_iter()
+        .filter_map(|(part, file)| Some((part, file.clone()?)));
+    given.collect()
 }

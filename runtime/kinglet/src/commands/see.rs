@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 
 use crate::cli::{Cli, SeeArgs};
 use crate::failure::{Failure, Outcome};
-use crate::{engine, model};
+use crate::model;
+use crate::works::MOST_TOKENS;
 
 pub(crate) fn run(cli: &Cli, args: &SeeArgs) -> Outcome {
     let form = match &args.schema {
@@ -25,11 +26,13 @@ pub(crate) fn run(cli: &Cli, args: &SeeArgs) -> Outcome {
         see: Some(SeeRequest {
             picture: (picture.width(), picture.height()),
             ask: args.ask.clone(),
-            answer: engine::MOST_TOKENS,
+            answer: MOST_TOKENS,
         }),
         draw: None,
     };
-    let model = model::load(&source, &request)?;
+    super::log("warn");
+    let works = cli.device.open()?.load(&source, &request)?;
+    works.hand_over(&cli.graph)?;
     let started = Instant::now();
     let question = Question {
         ask: args.ask.clone(),
@@ -37,7 +40,7 @@ pub(crate) fn run(cli: &Cli, args: &SeeArgs) -> Outcome {
         form,
         examples: Vec::new(),
     };
-    let answer = engine::see(&model, &picture, &question, args.think, &mut |_| {
+    let answer = works.see(&picture, &question, args.think, &mut |_| {
         ControlFlow::Continue(())
     })?;
     let value = match question.form {

@@ -89,6 +89,8 @@ pub(super) struct DrawFile {
     pub(super) cfg_interval: Option<(f32, f32)>,
     pub(super) cfg_renorm_type: Option<String>,
     pub(super) cfg_renorm_min: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) sampler: Option<String>,
 }
 
 fn context_length() -> usize {

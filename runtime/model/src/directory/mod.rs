@@ -17,6 +17,7 @@ use crate::config::{
 };
 use crate::error::{ModelError, Result};
 use crate::names;
+use crate::solver::Sampler;
 use crate::source::Source;
 use files::{LanguageFile, RuleFile, TopFile, VisionFile};
 pub use write::write;
@@ -121,6 +122,13 @@ fn config(
     let blocks = (0..)
         .take_while(|i| tensors.contains_key(&format!("v.blk.{i}.ln1.weight")))
         .count();
+    let sampler = match &top.draw.sampler {
+        None => Sampler::Euler,
+        Some(name) => Sampler::from_name(name).ok_or_else(|| ModelError::Unsupported {
+            source_name: directory.join("config.json").display().to_string(),
+            what: format!("the sampler \"{name}\" is not known"),
+        })?,
+    };
     let renorm = match &top.draw.cfg_renorm_type {
         None => Renorm::Global,
         Some(name) => Renorm::from_name(name).ok_or_else(|| ModelError::Unsupported {
@@ -277,6 +285,7 @@ fn config(
                 top.draw.cfg_renorm_min,
                 0.0,
             ),
+            sampler,
         },
         draws: true,
     };

@@ -13,6 +13,7 @@ use crate::config::{ExpertsConfig, LayerConfig, Part, PictureRule};
 use crate::error::{ModelError, Result};
 use crate::linear::format_of;
 use crate::names;
+use crate::solver::Sampler;
 use crate::source::Source;
 
 /// Writes a checkpoint as an original BAGEL directory: F32, F16 and BF16 tensors as they are, all
@@ -208,6 +209,7 @@ fn top(source: &Source) -> TopFile {
             cfg_interval: Some(d.interval),
             cfg_renorm_type: Some(d.renorm.name().to_owned()),
             cfg_renorm_min: Some(d.renorm_min),
+            sampler: (d.sampler != Sampler::Euler).then(|| d.sampler.name().to_owned()),
         },
         skip_understand: skips(|l| l.skip_understand),
         skip_generate: skips(|l| l.skip_generate),

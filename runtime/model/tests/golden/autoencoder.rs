@@ -1,11 +1,11 @@
 //! Pixels to latents and back.
 
-use kinglet_kernels::{Device, Scalar};
+use kinglet_kernels::Device;
 
 use crate::set::{Set, f32s};
 use crate::tools::*;
 
-pub(crate) fn autoencoder(set: &mut Set, model: &Shared) {
+pub(crate) fn autoencoder<D: Device>(set: &mut Set, model: &Shared<D>) {
     const FILE: &str = "goldens/vae.safetensors";
     let (d, ae) = (&model.device, model.autoencoder().unwrap());
     let latent = &model.config.latent;
@@ -25,7 +25,7 @@ pub(crate) fn autoencoder(set: &mut Set, model: &Shared) {
         .unwrap()
         .unpack(d, &tokens, rows, columns)
         .unwrap();
-    let unpacked = Scalar.download(&picture).unwrap();
+    let unpacked = model.device.download(&picture).unwrap();
     set.check(
         FILE,
         "decode.latent_nchw",
@@ -37,10 +37,10 @@ pub(crate) fn autoencoder(set: &mut Set, model: &Shared) {
         .pack(d, &picture, rows, columns)
         .unwrap();
     assert_eq!(
-        Scalar.download(&packed).unwrap(),
-        Scalar.download(&tokens).unwrap()
+        model.device.download(&packed).unwrap(),
+        model.device.download(&tokens).unwrap()
     );
-    let pixels = Scalar
+    let pixels = d
         .download(&ae.decode(d, &picture, height, width).unwrap())
         .unwrap();
     set.check(FILE, "decode.image_float", &channels_first(&pixels, 3));
@@ -56,7 +56,7 @@ pub(crate) fn autoencoder(set: &mut Set, model: &Shared) {
     let moments = ae
         .moments(d, &d.upload(&image, 3).unwrap(), height, width)
         .unwrap();
-    let values = Scalar.download(&moments).unwrap();
+    let values = model.device.download(&moments).unwrap();
     set.check(
         FILE,
         "encode.moments",
@@ -66,7 +66,7 @@ pub(crate) fn autoencoder(set: &mut Set, model: &Shared) {
     let noise = d.upload(&noise, channels).unwrap();
     for (name, noise) in [("sampled", Some(&noise)), ("mean", None)] {
         let latents = ae.latents(d, &moments, noise).unwrap();
-        let values = Scalar.download(&latents).unwrap();
+        let values = model.device.download(&latents).unwrap();
         set.check(
             FILE,
             &format!("encode.latent_{name}"),
@@ -75,7 +75,7 @@ pub(crate) fn autoencoder(set: &mut Set, model: &Shared) {
         if noise.is_none() {
             let (height, width) = (height / latent.downsample, width / latent.downsample);
             let back = ae.decode(d, &latents, height, width).unwrap();
-            let back = Scalar.download(&back).unwrap();
+            let back = model.device.download(&back).unwrap();
             set.check(FILE, "roundtrip.decode_of_mean", &channels_first(&back, 3));
         }
     }

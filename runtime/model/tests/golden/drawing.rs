@@ -1,6 +1,6 @@
 //! Velocities, guidance and whole samples.
 
-use kinglet_kernels::{Device, Scalar};
+use kinglet_kernels::Device;
 use kinglet_model::config::Renorm;
 use kinglet_model::{DrawOptions, Drawing};
 
@@ -9,7 +9,7 @@ use crate::tools::*;
 
 pub(crate) const VELOCITY: &str = "goldens/t2i_velocity.safetensors";
 
-pub(crate) fn velocities(set: &mut Set, model: &Shared) {
+pub(crate) fn velocities<D: Device>(set: &mut Set, model: &Shared<D>) {
     let guides = drawing_guides(set, model);
     let (main, empty) = (&guides.main, &guides.unprompted);
     let size = drawing_size(set);
@@ -68,7 +68,7 @@ pub(crate) fn velocities(set: &mut Set, model: &Shared) {
             "cfg4_text_channel" => guided(Renorm::TextChannel, 0.0),
             _ => continue,
         };
-        set.check(VELOCITY, &name, &Scalar.download(&velocity).unwrap());
+        set.check(VELOCITY, &name, &model.device.download(&velocity).unwrap());
     }
 
     for name in set.names(VELOCITY) {
@@ -78,7 +78,7 @@ pub(crate) fn velocities(set: &mut Set, model: &Shared) {
         let Some(time) = rest.strip_suffix(".timestep_embedding") else {
             continue;
         };
-        let seen = observe(|o| {
+        let seen = observe(&model.device, |o| {
             main.velocity(&x, time.parse().unwrap(), grid, &mut Some(o))
                 .unwrap();
         });
@@ -87,9 +87,9 @@ pub(crate) fn velocities(set: &mut Set, model: &Shared) {
 }
 
 /// Runs a whole drawing and checks what the set holds of it.
-pub(crate) fn sample(
+pub(crate) fn sample<D: Device>(
     set: &mut Set,
-    model: &Shared,
+    model: &Shared<D>,
     file: &str,
     prefix: &str,
     change: impl FnOnce(&mut DrawOptions),
@@ -108,20 +108,20 @@ pub(crate) fn sample(
     set.check_if_there(file, &format!("{prefix}.timesteps"), &times[..steps]);
     set.check_ids_if_there(file, &format!("{prefix}.passes_per_step"), &passes);
     for i in 0..steps {
-        let x = Scalar.download(drawing.latents()).unwrap();
+        let x = model.device.download(drawing.latents()).unwrap();
         set.check_if_there(file, &format!("{prefix}.x_t.{i}"), &x);
         let v = drawing.step(i).unwrap();
         set.check_if_there(
             file,
             &format!("{prefix}.v.{i}"),
-            &Scalar.download(&v).unwrap(),
+            &model.device.download(&v).unwrap(),
         );
     }
-    let last = Scalar.download(drawing.latents()).unwrap();
+    let last = model.device.download(drawing.latents()).unwrap();
     set.check_sample(file, &format!("{prefix}.latent_final"), &last);
 }
 
-pub(crate) fn samples(set: &mut Set, model: &Shared) {
+pub(crate) fn samples<D: Device>(set: &mut Set, model: &Shared<D>) {
     const FILE: &str = "goldens/t2i_sample.safetensors";
     for name in set.names(FILE) {
         let Some(prefix) = name.strip_suffix(".latent_final") else {
@@ -149,7 +149,7 @@ pub(crate) fn samples(set: &mut Set, model: &Shared) {
     }
 }
 
-pub(crate) fn taylorseer(set: &mut Set, model: &Shared) {
+pub(crate) fn taylorseer<D: Device>(set: &mut Set, model: &Shared<D>) {
     const FILE: &str = "goldens/taylorseer.safetensors";
     for name in set.names(FILE) {
         let Some(prefix) = name.strip_suffix(".latent_final") else {
@@ -161,7 +161,7 @@ pub(crate) fn taylorseer(set: &mut Set, model: &Shared) {
         sample(set, model, FILE, prefix, |o| {
             o.timesteps = timesteps;
             o.guidance.interval = (0.0, 1.0);
-            o.predict = kind == "taylorseer";
+            o.predict = (kind == "taylorseer").then_some(6);
         });
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use kinglet_kernels::{Cpu, Device, Scalar};
+use kinglet_kernels::Device;
 use kinglet_model::config::Renorm;
 use kinglet_model::recipes::{Guides, THINK_TO_ANSWER, THINK_TO_DRAW};
 use kinglet_model::{Context, Drawing, Picture};
@@ -20,7 +20,7 @@ pub(crate) fn picture_of(set: &mut Set, file: &str, name: &str) -> Picture {
     Picture::from_rgb(shape[2], shape[1], rgb).unwrap()
 }
 
-pub(crate) fn edit(set: &mut Set, model: &Shared) {
+pub(crate) fn edit<D: Device>(set: &mut Set, model: &Shared<D>) {
     const FILE: &str = "goldens/edit.safetensors";
     let meta = set.json("goldens/meta.json");
     let (t, latent) = (&model.tokenizer, &model.config.latent);
@@ -29,17 +29,17 @@ pub(crate) fn edit(set: &mut Set, model: &Shared) {
     let noise = channels_last(&f32s(set.input(FILE, "vae_noise")), latent.channels);
 
     let mut main = model.context();
-    let block = |context: &Context<Cpu>, before: usize| {
+    let block = |context: &Context<D>, before: usize| {
         vec![context.position() - 1; context.tokens() - before]
     };
-    let seen = observe(|o| {
+    let seen = observe(&model.device, |o| {
         main.push_latents(&for_latents, &noise, &mut Some(o))
             .unwrap();
     });
     language_stages(set, FILE, "vae_block.", seen);
     set.check_ids(FILE, "vae_block.rope_position_ids", &block(&main, 0));
     let before = main.tokens();
-    let seen = observe(|o| {
+    let seen = observe(&model.device, |o| {
         main.push_resized_image(&for_seeing, &mut Some(o)).unwrap();
     });
     language_stages(set, FILE, "vit_block.", seen);
@@ -52,7 +52,7 @@ pub(crate) fn edit(set: &mut Set, model: &Shared) {
     let ids = t.block(&t.encode(prompt).unwrap());
     set.check_ids(FILE, "prompt.ids", &ids);
     let start = main.position();
-    let seen = observe(|o| {
+    let seen = observe(&model.device, |o| {
         main.push_ids(&ids, &mut Some(o)).unwrap();
     });
     language_stages(set, FILE, "text_block.", seen);
@@ -103,7 +103,7 @@ pub(crate) fn edit(set: &mut Set, model: &Shared) {
         let parts: Vec<&str> = name.splitn(3, '.').collect();
         if let ["velocity", kind, t] = parts[..] {
             let t: f32 = t.trim_start_matches('t').parse().unwrap();
-            let branch = |context: &Context<Cpu>| context.velocity(&x, t, grid, &mut None).unwrap();
+            let branch = |context: &Context<D>| context.velocity(&x, t, grid, &mut None).unwrap();
             let velocity = match kind {
                 "nocfg" => branch(&guides.main),
                 "cfg_text_branch" => branch(&guides.unprompted),
@@ -115,13 +115,13 @@ pub(crate) fn edit(set: &mut Set, model: &Shared) {
                     drawing.velocity(t).unwrap()
                 }
             };
-            set.check(FILE, &name, &Scalar.download(&velocity).unwrap());
+            set.check(FILE, &name, &model.device.download(&velocity).unwrap());
         } else if let Some(renorm) = name.strip_suffix(".latent_final") {
             let renorm = renorm.strip_prefix("n4_").expect("a known sample");
             options.guidance.renorm = Renorm::from_name(renorm).unwrap();
             let mut drawing = Drawing::from_noise(&guides, &options, &noise).unwrap();
             drawing.run(&mut |_| ControlFlow::Continue(())).unwrap();
-            let last = Scalar.download(drawing.latents()).unwrap();
+            let last = model.device.download(drawing.latents()).unwrap();
             set.check_sample(FILE, &name, &last);
             let (rows, columns) = grid;
             let picture = model
@@ -135,7 +135,7 @@ pub(crate) fn edit(set: &mut Set, model: &Shared) {
                 .unwrap()
                 .decode(&model.device, &picture, h, w)
                 .unwrap();
-            let pixels = channels_first(&Scalar.download(&pixels).unwrap(), 3);
+            let pixels = channels_first(&model.device.download(&pixels).unwrap(), 3);
             let image = name.replace("latent_final", "image_float");
             if set.names(FILE).contains(&image) {
                 set.check_sample(FILE, &image, &pixels);
@@ -144,7 +144,7 @@ pub(crate) fn edit(set: &mut Set, model: &Shared) {
     }
 }
 
-pub(crate) fn think(set: &mut Set, model: &Shared) {
+pub(crate) fn think<D: Device>(set: &mut Set, model: &Shared<D>) {
     const FILE: &str = "goldens/think.safetensors";
     let tokenizer = set.json("goldens/tokenizer.json");
     let texts: Vec<&str> = tokenizer["vectors"]
@@ -184,6 +184,6 @@ pub(crate) fn think(set: &mut Set, model: &Shared) {
     set.check_sample(
         FILE,
         "n4.latent_final",
-        &Scalar.download(drawing.latents()).unwrap(),
+        &model.device.download(drawing.latents()).unwrap(),
     );
 }

@@ -1,12 +1,13 @@
 //! Texts to ids, picture rules, pictures to tensors.
 
+use kinglet_kernels::Device;
 use kinglet_model::picture::size_by_rule;
 use kinglet_model::{Picture, Source};
 
 use crate::set::Set;
 use crate::tools::*;
 
-pub(crate) fn tokenizer(set: &mut Set, model: &Shared) {
+pub(crate) fn tokenizer<D: Device>(set: &mut Set, model: &Shared<D>) {
     let json = set.json("goldens/tokenizer.json");
     let special = &json["new_token_ids"];
     let t = &model.tokenizer;

@@ -11,11 +11,16 @@ mod drawing;
 mod editing;
 mod inputs;
 mod set;
+#[path = "../../../../kernels/tests/shim/mod.rs"]
+mod shim;
 mod sparse;
 mod tools;
 mod understanding;
 
-use kinglet_kernels::{Format, InstructionSet};
+use std::sync::Arc;
+
+use kinglet_kernels::cpu::CacheFormat;
+use kinglet_kernels::{Cpu, Cuda, Device, Format, InstructionSet};
 use kinglet_model::{Model, Source};
 use set::{Bounds, Set};
 
@@ -28,41 +33,70 @@ const QUANT: &str = "kinglet-quant's golden test";
 
 #[test]
 fn every_golden_tensor_of_the_model_is_reached() {
-    for kernels in InstructionSet::available() {
-        run(Bounds::exact(kernels));
-    }
+    on_every_set(Bounds::exact());
 }
 
 #[test]
 fn every_golden_tensor_is_near_in_f16() {
-    for kernels in InstructionSet::available() {
-        run(Bounds {
-            format: Format::F16,
-            ..Bounds::exact(kernels)
-        });
-    }
+    on_every_set(Bounds {
+        format: Format::F16,
+        ..Bounds::exact()
+    });
 }
 
 /// Random weights have no structure that survives rounding; a trained model loses far less (see
 /// docs/tiny.md).
+const ROUNDED: Bounds = Bounds {
+    format: Format::Q8_0,
+    tensor: 0.15,
+    sample: 0.08,
+    levels: 1,
+    choices: 8,
+};
+
 #[test]
 fn every_golden_tensor_is_near_in_q8_0() {
+    on_every_set(ROUNDED);
+}
+
+/// The kernels of graphics processors, run on the CPU, or with `KINGLET_GPU` set on this machine's own processor.
+#[test]
+fn every_golden_tensor_is_reached_by_the_kernels_of_graphics_processors() {
+    let gpu = shim::processor();
+    for (bounds, half_cache) in [(Bounds::exact(), false), (ROUNDED, true)] {
+        run(bounds, &gpu.describe(), &|| {
+            let device = Cuda::new(Arc::clone(&gpu), half_cache);
+            // The set's weights are in 16 bits, before which activations would be rounded to these.
+            if half_cache { device } else { device.exact() }
+        });
+    }
+    let Some(shim) = shim::opened() else {
+        return;
+    };
+    let ran = shim.ran.lock().unwrap();
+    println!(
+        "kernels that ran: {}",
+        ran.iter().cloned().collect::<Vec<_>>().join(" ")
+    );
+}
+
+fn on_every_set(bounds: Bounds) {
     for kernels in InstructionSet::available() {
-        run(Bounds {
-            kernels,
-            format: Format::Q8_0,
-            tensor: 0.15,
-            sample: 0.08,
-            levels: 1,
-            choices: 8,
+        // As the program does it.
+        let cache = match bounds.format.block_values() {
+            1 => CacheFormat::F32,
+            _ => CacheFormat::F16,
+        };
+        run(bounds, kernels.name(), &|| {
+            Cpu::new(kernels).unwrap().with_cache(cache)
         });
     }
 }
 
-fn run(bounds: Bounds) {
+fn run<D: Device>(bounds: Bounds, on: &str, make: &dyn Fn() -> D) {
     let mut set = Set::open(bounds);
     let source = set.source(&set.root().join("checkpoint"));
-    let model = Model::load(&source, set.cpu()).unwrap();
+    let model = Model::load(&source, make()).unwrap();
 
     inputs::tokenizer(&mut set, &model);
     inputs::sizes(&mut set, &source);
@@ -76,11 +110,11 @@ fn run(bounds: Bounds) {
     autoencoder::autoencoder(&mut set, &model);
     editing::edit(&mut set, &model);
     editing::think(&mut set, &model);
-    sparse::skipped(&mut set, &source);
-    sparse::experts(&mut set, &source);
+    sparse::skipped(&mut set, &source, make);
+    sparse::experts(&mut set, &source, make);
     checkpoint(&mut set, &source);
 
-    set.finish(ELSEWHERE);
+    set.finish(ELSEWHERE, on);
 }
 
 /// The weights themselves are not results; loading has used each of them, or it would be listed.

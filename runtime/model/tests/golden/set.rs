@@ -5,17 +5,14 @@ use std::path::{Path, PathBuf};
 
 use kinglet_container::tensors::SafeTensors;
 use kinglet_container::{Tensor, TensorType};
+use kinglet_kernels::Format;
 use kinglet_kernels::blocks::{decode_row, encode_row};
-use kinglet_kernels::cpu::CacheFormat;
-use kinglet_kernels::{Cpu, Format, InstructionSet};
 use kinglet_model::linear::format_of;
 use kinglet_model::{Picture, Source};
 
 /// How close a run must come.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
-    /// What it runs on.
-    pub(crate) kernels: InstructionSet,
     /// What the language and vision weights are stored as.
     pub(crate) format: Format,
     /// Largest relative L2 error of a tensor.
@@ -31,9 +28,8 @@ pub(crate) struct Bounds {
 
 impl Bounds {
     /// As the set was made.
-    pub(crate) const fn exact(kernels: InstructionSet) -> Bounds {
+    pub(crate) const fn exact() -> Bounds {
         Bounds {
-            kernels,
             format: Format::F32,
             tensor: 1e-4,
             sample: 1e-3,
@@ -178,16 +174,6 @@ impl Set {
         }
     }
 
-    /// What the run's models are loaded onto.
-    pub(crate) fn cpu(&self) -> Cpu {
-        // As the program does it.
-        let cache = match self.bounds.format.block_values() {
-            1 => CacheFormat::F32,
-            _ => CacheFormat::F16,
-        };
-        Cpu::new(self.bounds.kernels).unwrap().with_cache(cache)
-    }
-
     /// Whether every choice must be the set's.
     pub(crate) fn strict(&self) -> bool {
         self.bounds.choices == 0
@@ -267,7 +253,7 @@ impl Set {
 
     /// Every tensor must have been checked, used as input, or be listed; a listed one must not have
     /// been checked. Prints the count.
-    pub(crate) fn finish(self, elsewhere: &[(&str, &str, &str)]) {
+    pub(crate) fn finish(self, elsewhere: &[(&str, &str, &str)], on: &str) {
         let mut total = 0;
         let mut inputs = 0;
         let mut listed: BTreeMap<&str, usize> = BTreeMap::new();
@@ -302,7 +288,7 @@ impl Set {
         );
         println!(
             "golden: on {} in {}: whole samples within {:.1e} ({}); {} of {} choices differ",
-            self.bounds.kernels,
+            on,
             self.bounds.format,
             self.worst_sample.0,
             self.worst_sample.1,

@@ -1,6 +1,6 @@
 //! Skipped layers and mixtures of experts.
 
-use kinglet_kernels::{Device, Scalar};
+use kinglet_kernels::Device;
 use kinglet_model::config::{Part, Renorm};
 use kinglet_model::observe::Stage;
 use kinglet_model::{Drawing, Model, Source};
@@ -10,7 +10,7 @@ use crate::set::{Set, f32s, ids};
 use crate::tools::*;
 
 /// Checks `{prefix}velocity.nocfg.t*` and `{prefix}velocity.cfg4_global.t*`, and the samples.
-pub(crate) fn drawings_of(set: &mut Set, model: &Shared, file: &str, prefix: &str) {
+pub(crate) fn drawings_of<D: Device>(set: &mut Set, model: &Shared<D>, file: &str, prefix: &str) {
     let guides = drawing_guides(set, model);
     let size = drawing_size(set);
     let unit = model.config.latent.token_pixels();
@@ -29,13 +29,13 @@ pub(crate) fn drawings_of(set: &mut Set, model: &Shared, file: &str, prefix: &st
                 .main
                 .velocity(&x, t.parse().unwrap(), grid, &mut None)
                 .unwrap();
-            set.check(file, &name, &Scalar.download(&v).unwrap());
+            set.check(file, &name, &model.device.download(&v).unwrap());
         } else if let Some(t) = rest.strip_prefix("velocity.cfg4_global.t") {
             let mut options = options(size, Renorm::Global);
             options.guidance.interval = (0.0, 1.0);
             let mut drawing = Drawing::from_noise(&guides, &options, &noise).unwrap();
             let v = drawing.velocity(t.parse().unwrap()).unwrap();
-            set.check(file, &name, &Scalar.download(&v).unwrap());
+            set.check(file, &name, &model.device.download(&v).unwrap());
         } else if let Some(timesteps) = rest.strip_suffix(".latent_final") {
             let timesteps = timesteps.trim_start_matches('n').parse().unwrap();
             let sample_prefix = name.trim_end_matches(".latent_final");
@@ -44,7 +44,7 @@ pub(crate) fn drawings_of(set: &mut Set, model: &Shared, file: &str, prefix: &st
     }
 }
 
-pub(crate) fn skipped(set: &mut Set, source: &Source) {
+pub(crate) fn skipped<D: Device>(set: &mut Set, source: &Source, make: &dyn Fn() -> D) {
     const FILE: &str = "moe/depth_pruning.safetensors";
     let mut prefixes: Vec<String> = set
         .names(FILE)
@@ -67,12 +67,12 @@ pub(crate) fn skipped(set: &mut Set, source: &Source) {
                 mode => panic!("the unknown mode {mode}"),
             }
         }
-        let model = Model::load(&source, set.cpu()).unwrap();
+        let model = Model::load(&source, make()).unwrap();
         drawings_of(set, &model, FILE, &format!("{prefix}."));
     }
 }
 
-pub(crate) fn experts(set: &mut Set, source: &Source) {
+pub(crate) fn experts<D: Device>(set: &mut Set, source: &Source, make: &dyn Fn() -> D) {
     const FILE: &str = "moe/t2i.safetensors";
     // The adapted checkpoint is the dense one with two files replaced.
     let folder = std::env::temp_dir().join(format!("kinglet-golden-{}", std::process::id()));
@@ -95,7 +95,7 @@ pub(crate) fn experts(set: &mut Set, source: &Source) {
         set.input("moe/ema.safetensors", &name);
     }
     assert_eq!(sparse.config.vision, source.config.vision);
-    let model = Model::load(&sparse, set.cpu()).unwrap();
+    let model = Model::load(&sparse, make()).unwrap();
     drawings_of(set, &model, FILE, "");
 
     // What enters and leaves the experts of the conditional pass.
@@ -108,7 +108,7 @@ pub(crate) fn experts(set: &mut Set, source: &Source) {
         .device
         .upload(&noise, model.config.latent.token_values())
         .unwrap();
-    let seen = observe(|o| {
+    let seen = observe(&model.device, |o| {
         guides.main.velocity(&x, 0.75, grid, &mut Some(o)).unwrap();
     });
     for (stage, values) in last_of_each_stage(seen) {
@@ -122,7 +122,7 @@ pub(crate) fn experts(set: &mut Set, source: &Source) {
     let t = &model.tokenizer;
     let mut context = model.context();
     let picture = und_picture(set);
-    let seen = observe(|o| {
+    let seen = observe(&model.device, |o| {
         context.push_resized_image(&picture, &mut Some(o)).unwrap();
     });
     for (stage, values) in &seen {
@@ -131,10 +131,14 @@ pub(crate) fn experts(set: &mut Set, source: &Source) {
     }
     language_stages(set, UND, "image.", seen);
     let prompt = t.block(&t.encode(meta["prompt_und"].as_str().unwrap()).unwrap());
-    let seen = observe(|o| {
+    let seen = observe(&model.device, |o| {
         let rows = context.push_ids(&prompt, &mut Some(o)).unwrap();
         let logits = model.language.logits(&model.device, &rows).unwrap();
-        set.check(UND, "prompt.logits", &Scalar.download(&logits).unwrap());
+        set.check(
+            UND,
+            "prompt.logits",
+            &model.device.download(&logits).unwrap(),
+        );
     });
     for (stage, values) in &seen {
         let name = |layer| format!("layer{layer}.moe_und.call1");
@@ -159,12 +163,12 @@ pub(crate) fn last_of_each_stage(seen: Vec<(Stage, Vec<f32>)>) -> Vec<(Stage, Ve
     last
 }
 
-pub(crate) fn experts_stage(
+pub(crate) fn experts_stage<D: Device>(
     set: &mut Set,
     file: &str,
     stage: Stage,
     values: &[f32],
-    model: &Shared,
+    model: &Shared<D>,
     prefix: impl Fn(usize) -> String,
 ) {
     match stage {

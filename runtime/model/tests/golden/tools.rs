@@ -2,17 +2,17 @@
 
 use std::ops::ControlFlow;
 
-use kinglet_kernels::{Cpu, Device, Scalar};
+use kinglet_kernels::Device;
 use kinglet_model::config::Renorm;
 use kinglet_model::observe::Stage;
 use kinglet_model::recipes::Guides;
-use kinglet_model::{Context, DrawOptions, Guidance, Model, Picture};
+use kinglet_model::{Context, DrawOptions, Guidance, Model, Picture, Sampler};
 
 use crate::drawing::VELOCITY;
 use crate::inputs::PREPROCESS;
 use crate::set::{Set, ids};
 
-pub(crate) type Shared = std::sync::Arc<Model<Cpu>>;
+pub(crate) type Shared<D> = std::sync::Arc<Model<D>>;
 
 pub(crate) fn channels_first(values: &[f32], channels: usize) -> Vec<f32> {
     let pixels = values.len() / channels;
@@ -49,15 +49,16 @@ pub(crate) fn language_stages(
     }
 }
 
-pub(crate) fn observe(
-    run: impl FnOnce(&mut dyn FnMut(Stage, &<Scalar as Device>::Buffer)),
+pub(crate) fn observe<D: Device>(
+    d: &D,
+    run: impl FnOnce(&mut dyn FnMut(Stage, &D::Buffer)),
 ) -> Vec<(Stage, Vec<f32>)> {
     let mut seen = Vec::new();
-    run(&mut |stage, x| seen.push((stage, Scalar.download(x).unwrap())));
+    run(&mut |stage, x| seen.push((stage, d.download(x).unwrap())));
     seen
 }
 
-pub(crate) fn assert_sizes(expected: &serde_json::Value, context: &Context<Cpu>) {
+pub(crate) fn assert_sizes<D: Device>(expected: &serde_json::Value, context: &Context<D>) {
     let [tokens, position]: [usize; 2] = serde_json::from_value(expected.clone()).unwrap();
     assert_eq!(
         (context.tokens(), context.position() as usize),
@@ -66,7 +67,7 @@ pub(crate) fn assert_sizes(expected: &serde_json::Value, context: &Context<Cpu>)
 }
 
 /// The prompt's context and the empty one.
-pub(crate) fn drawing_guides(set: &mut Set, model: &Shared) -> Guides<Cpu> {
+pub(crate) fn drawing_guides<D: Device>(set: &mut Set, model: &Shared<D>) -> Guides<D> {
     let meta = set.json("goldens/meta.json");
     let prompt = meta["prompt_t2i"].as_str().unwrap();
     let guides = Guides::to_draw(model, prompt, false).unwrap();
@@ -91,9 +92,11 @@ pub(crate) fn options(size: (usize, usize), renorm: Renorm) -> DrawOptions {
             interval: (0.4, 1.0),
             renorm,
             renorm_min: 0.0,
+            every: 1,
         },
+        sampler: Sampler::Euler,
         seed: 0,
-        predict: false,
+        predict: None,
     }
 }
 
@@ -114,7 +117,11 @@ pub(crate) struct Decoded {
 
 /// Decodes as many tokens as the set did. Each step gets the set's token, so that its logits can be
 /// compared even where ours would have been another.
-pub(crate) fn decode(model: &Shared, context: &mut Context<Cpu>, theirs: &[u32]) -> Decoded {
+pub(crate) fn decode<D: Device>(
+    model: &Shared<D>,
+    context: &mut Context<D>,
+    theirs: &[u32],
+) -> Decoded {
     let mut out = Decoded::default();
     let start = model.tokenizer.text_start;
     let mut token = start;
@@ -123,7 +130,7 @@ pub(crate) fn decode(model: &Shared, context: &mut Context<Cpu>, theirs: &[u32])
         out.positions.push(context.position());
         let rows = context.push_ids(&[*given], &mut None).unwrap();
         let step = model.language.logits(&model.device, &rows).unwrap();
-        let step = Scalar.download(&step).unwrap();
+        let step = model.device.download(&step).unwrap();
         let best = |a: usize, b: usize| if step[b] > step[a] { b } else { a };
         token = (0..step.len()).reduce(best).unwrap() as u32;
         out.next.push(token);

@@ -1,13 +1,13 @@
 //! The vision encoder, texts and pictures to understand, decoding.
 
-use kinglet_kernels::{Device, Scalar};
+use kinglet_kernels::Device;
 use kinglet_model::WriteOptions;
 use kinglet_model::observe::Stage;
 
 use crate::set::{Set, ids};
 use crate::tools::*;
 
-pub(crate) fn vision(set: &mut Set, model: &Shared) {
+pub(crate) fn vision<D: Device>(set: &mut Set, model: &Shared<D>) {
     const FILE: &str = "goldens/vit.safetensors";
     let picture = und_picture(set);
     let (patches, rows, columns) = picture.patches(model.config.vision.patch).unwrap();
@@ -16,7 +16,7 @@ pub(crate) fn vision(set: &mut Set, model: &Shared) {
         kinglet_model::vision::grid(rows, columns, model.config.vision.position_side).unwrap();
     set.check_ids(FILE, "position_ids", &places);
     let mut seen = Vec::new();
-    let mut observer = |stage, x: &_| seen.push((stage, Scalar.download(x).unwrap()));
+    let mut observer = |stage, x: &_| seen.push((stage, model.device.download(x).unwrap()));
     model
         .vision
         .see(&model.device, &picture, &mut Some(&mut observer))
@@ -34,7 +34,7 @@ pub(crate) fn vision(set: &mut Set, model: &Shared) {
     }
 }
 
-pub(crate) fn understanding(set: &mut Set, model: &Shared) {
+pub(crate) fn understanding<D: Device>(set: &mut Set, model: &Shared<D>) {
     const FILE: &str = "goldens/understanding.safetensors";
     let meta = set.json("goldens/meta.json");
     let t = &model.tokenizer;
@@ -43,7 +43,7 @@ pub(crate) fn understanding(set: &mut Set, model: &Shared) {
     let mut context = model.context();
     let picture = und_picture(set);
     let position = context.position();
-    let seen = observe(|o| {
+    let seen = observe(&model.device, |o| {
         context.push_resized_image(&picture, &mut Some(o)).unwrap();
     });
     language_stages(set, FILE, "image.", seen);
@@ -57,10 +57,14 @@ pub(crate) fn understanding(set: &mut Set, model: &Shared) {
     let prompt = t.block(&t.encode(meta["prompt_und"].as_str().unwrap()).unwrap());
     set.check_ids(FILE, "prompt.ids", &prompt);
     let start = context.position();
-    let seen = observe(|o| {
+    let seen = observe(&model.device, |o| {
         let rows = context.push_ids(&prompt, &mut Some(o)).unwrap();
         let logits = model.language.logits(&model.device, &rows).unwrap();
-        set.check(FILE, "prompt.logits", &Scalar.download(&logits).unwrap());
+        set.check(
+            FILE,
+            "prompt.logits",
+            &model.device.download(&logits).unwrap(),
+        );
     });
     language_stages(set, FILE, "prompt.", seen);
     let positions: Vec<u32> = (start..context.position()).collect();
@@ -70,9 +74,9 @@ pub(crate) fn understanding(set: &mut Set, model: &Shared) {
     for (layer, runs) in context.caches().iter().enumerate() {
         let (mut keys, mut values) = (Vec::new(), Vec::new());
         for run in runs {
-            let (k, v) = set.cpu().cache_read(run).unwrap();
-            keys.extend(Scalar.download(&k).unwrap());
-            values.extend(Scalar.download(&v).unwrap());
+            let (k, v) = model.device.cache_read(run).unwrap();
+            keys.extend(model.device.download(&k).unwrap());
+            values.extend(model.device.download(&v).unwrap());
         }
         set.check_if_there(FILE, &format!("kv_cache.key.{layer}"), &keys);
         set.check_if_there(FILE, &format!("kv_cache.value.{layer}"), &values);
@@ -99,7 +103,7 @@ pub(crate) fn understanding(set: &mut Set, model: &Shared) {
     set.check_ids(FILE, "decode.rope_position_ids", &decoded.positions);
 }
 
-pub(crate) fn text_only(set: &mut Set, model: &Shared) {
+pub(crate) fn text_only<D: Device>(set: &mut Set, model: &Shared<D>) {
     const FILE: &str = "goldens/text_only.safetensors";
     let prompt = ids(set.peek(FILE, "prompt.ids"));
     let meta = set.json("goldens/meta.json");
@@ -107,10 +111,14 @@ pub(crate) fn text_only(set: &mut Set, model: &Shared) {
     let block = t.block(&t.encode(meta["prompt_t2i"].as_str().unwrap()).unwrap());
     assert_eq!(block, prompt, "the prompt of text_only is prompt_t2i");
     set.check_ids(FILE, "prompt.ids", &block);
-    let seen = observe(|o| {
+    let seen = observe(&model.device, |o| {
         let rows = model.context().push_ids(&block, &mut Some(o)).unwrap();
         let logits = model.language.logits(&model.device, &rows).unwrap();
-        set.check(FILE, "prompt.logits", &Scalar.download(&logits).unwrap());
+        set.check(
+            FILE,
+            "prompt.logits",
+            &model.device.download(&logits).unwrap(),
+        );
     });
     language_stages(set, FILE, "prompt.", seen);
 }

@@ -215,7 +215,7 @@ fn keep(kept: &Mutex<File>, path: &Path, line: &Line) -> Result<()> {
 
 /// Does the work of every number, one on each core: a small model gains more from that than from many
 /// threads for one picture.
-fn on_all_cores<T: Send>(
+pub(crate) fn on_all_cores<T: Send>(
     what: &str,
     numbers: &[usize],
     work: impl Fn(usize) -> Result<T> + Sync,

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use self::abi::{
-    CAP_DEVICE_CAPS, CAP_STREAMING, CAP_VIDEO_CAPTURE, FIELD_NONE, JPEG, MJPG, PixelFormat, YUYV,
+    CAP_DEVICE_CAPS, CAP_STREAMING, CAP_VIDEO_CAPTURE, Capability, FIELD_NONE, JPEG, MJPG,
+    PixelFormat, YUYV,
 };
 use self::door::{Device, Filled, Mapping};
 use super::feed::Feed;
@@ -151,11 +152,7 @@ impl V4l2 {
     fn set_up(&self, device: &Device, rate: f64) -> std::result::Result<PixelFormat, Trouble> {
         let words = |words: &str| Err(Trouble::Words(words.to_owned()));
         let capability = device.capability().trying("asking what it is")?;
-        let can = if capability.capabilities & CAP_DEVICE_CAPS != 0 {
-            capability.device_caps
-        } else {
-            capability.capabilities
-        };
+        let can = abilities(&capability);
         if can & CAP_VIDEO_CAPTURE == 0 || can & CAP_STREAMING == 0 {
             return words("captures no video in buffers of one plane; another /dev/video* may");
         }
@@ -207,6 +204,32 @@ impl V4l2 {
         );
         Ok(format)
     }
+}
+
+/// What a device can do: a driver has several, and not all of them give pictures.
+fn abilities(capability: &Capability) -> u32 {
+    if capability.capabilities & CAP_DEVICE_CAPS != 0 {
+        capability.device_caps
+    } else {
+        capability.capabilities
+    }
+}
+
+/// The pixel formats of a device by their four letters, and whether frames of one can be read; none if it is no camera.
+///
+/// # Errors
+/// What the system says if it cannot be opened.
+pub fn formats(path: &Path) -> std::io::Result<Option<Vec<(String, bool)>>> {
+    let device = Device::open(path)?;
+    let Ok(capability) = device.capability() else {
+        return Ok(None);
+    };
+    if abilities(&capability) & CAP_VIDEO_CAPTURE == 0 {
+        return Ok(None);
+    }
+    let formats = device.formats().into_iter();
+    let read = |format| [YUYV, MJPG, JPEG].contains(&format);
+    Ok(Some(formats.map(|f| (name(f), read(f))).collect()))
 }
 
 /// The four letters of a pixel format.

@@ -160,6 +160,9 @@ pub(crate) struct DrawArgs {
     /// Guidance scale: how much the prompt counts.
     #[arg(long, value_name = "G")]
     pub(crate) guidance: Option<f32>,
+    /// How steps are taken: a name that kinglet draw --help lists.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) sampler: Option<String>,
     /// Where the noise comes from: the same seed gives the same picture.
     #[arg(long, value_name = "S")]
     pub(crate) seed: Option<u64>,

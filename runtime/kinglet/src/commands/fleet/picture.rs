@@ -19,6 +19,7 @@ pub(crate) async fn draw(cli: &Cli, broker: &mut Broker, args: &DrawArgs) -> Out
         ("size", size.map(Value::from)),
         ("steps", args.steps.map(Value::from)),
         ("guidance", args.guidance.map(Value::from)),
+        ("sampler", args.sampler.clone().map(Value::from)),
         ("seed", args.seed.map(Value::from)),
     ];
     let given = given

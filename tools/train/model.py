@@ -1,0 +1,277 @@
+"""A BAGEL of any size in plain PyTorch, batched for training; docs/model.md is the specification.
+
+Tensor names are the checkpoint's, but for a prefix that export.py adds. Everything runs as blocks: a block
+is a list of (branch, hidden) segments at given positions; it sees a cache of earlier blocks, and itself
+through a mask. Understanding, drawing and editing are sequences of such blocks, as they are at inference.
+"""
+
+import math
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+UND, GEN = "", "_moe_gen"
+EPS = 1e-6
+
+
+def attend(q, k, v, mask):
+    """Written out: on CPUs its backward is quicker than the fused kernel at these lengths. mask: True = seen."""
+    if q.is_cuda:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -1e4)
+    return scores.softmax(-1).to(v.dtype) @ v
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x):
+        y = x.float()
+        return (y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + EPS)).to(x.dtype) * self.weight.to(x.dtype)
+
+
+class FeedForward(nn.Module):
+    def __init__(self, hidden, inner):
+        super().__init__()
+        self.gate_proj = nn.Linear(hidden, inner, False)
+        self.up_proj = nn.Linear(hidden, inner, False)
+        self.down_proj = nn.Linear(inner, hidden, False)
+
+    def forward(self, x):
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        for branch in (UND, GEN):
+            self.add_module("q_proj" + branch, nn.Linear(c.hidden, c.heads * c.head_dim))
+            self.add_module("k_proj" + branch, nn.Linear(c.hidden, c.kv_heads * c.head_dim))
+            self.add_module("v_proj" + branch, nn.Linear(c.hidden, c.kv_heads * c.head_dim))
+            self.add_module("o_proj" + branch, nn.Linear(c.heads * c.head_dim, c.hidden, False))
+            self.add_module("q_norm" + branch, RMSNorm(c.head_dim))
+            self.add_module("k_norm" + branch, RMSNorm(c.head_dim))
+
+
+class Layer(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.c = c
+        self.self_attn = SelfAttention(c)
+        for branch in (UND, GEN):
+            self.add_module("mlp" + branch, FeedForward(c.hidden, c.inner))
+            self.add_module("input_layernorm" + branch, RMSNorm(c.hidden))
+            self.add_module("post_attention_layernorm" + branch, RMSNorm(c.hidden))
+
+    def forward(self, segments, ropes, cached, mask):
+        """segments: [(branch, x [B, n, hidden])]; cached: (k, v) or None; -> (segments, (k, v) of this block)."""
+        qs, ks, vs = [], [], []
+        for (branch, x), rope in zip(segments, ropes):
+            part = lambda name: getattr(self.self_attn, name + branch)
+            n = getattr(self, "input_layernorm" + branch)(x)
+            split = lambda t, heads: t.view(*t.shape[:2], heads, self.c.head_dim).transpose(1, 2)
+            q, k = split(part("q_proj")(n), self.c.heads), split(part("k_proj")(n), self.c.kv_heads)
+            qs.append(turned(part("q_norm")(q), rope))
+            ks.append(turned(part("k_norm")(k), rope))
+            vs.append(split(part("v_proj")(n), self.c.kv_heads))
+        dtype = qs[0].dtype
+        q, k, v = (torch.cat([t.to(dtype) for t in ts], 2) for ts in (qs, ks, vs))
+        own = (k, v)
+        if cached is not None:
+            k, v = torch.cat([cached[0].to(dtype), k], 2), torch.cat([cached[1].to(dtype), v], 2)
+        share = self.c.heads // self.c.kv_heads
+        mixed = attend(q, k.repeat_interleave(share, 1), v.repeat_interleave(share, 1), mask)
+        mixed = mixed.transpose(1, 2).flatten(2)
+        out, at = [], 0
+        for branch, x in segments:
+            x = x + getattr(self.self_attn, "o_proj" + branch)(mixed[:, at : at + x.shape[1]])
+            at += x.shape[1]
+            n = getattr(self, "post_attention_layernorm" + branch)(x)
+            out.append((branch, x + getattr(self, "mlp" + branch)(n)))
+        return out, own
+
+
+def turned(x, rope):
+    cos, sin = rope
+    a, b = x.chunk(2, -1)
+    return (x.float() * cos + torch.cat([-b, a], -1).float() * sin).to(x.dtype)
+
+
+class VisionLayer(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.heads = c.vision_heads
+        width = c.vision_hidden
+        self.layer_norm1, self.layer_norm2 = nn.LayerNorm(width, EPS), nn.LayerNorm(width, EPS)
+        self.self_attn, self.mlp = nn.Module(), nn.Module()
+        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            self.self_attn.add_module(name, nn.Linear(width, width))
+        self.mlp.fc1, self.mlp.fc2 = nn.Linear(width, c.vision_inner), nn.Linear(c.vision_inner, width)
+
+    def forward(self, x):
+        a, n = self.self_attn, self.layer_norm1(x)
+        heads = lambda t: t.view(*t.shape[:2], self.heads, -1).transpose(1, 2)
+        mixed = attend(heads(a.q_proj(n)), heads(a.k_proj(n)), heads(a.v_proj(n)), None)
+        x = x + a.out_proj(mixed.transpose(1, 2).flatten(2))
+        return x + self.mlp.fc2(F.gelu(self.mlp.fc1(self.layer_norm2(x)), approximate="tanh"))
+
+
+def sincos(side, width):
+    """The fixed table of a grid's places, [side * side, width]: column half first, then row half."""
+    omega = 10000 ** (-torch.arange(width // 4, dtype=torch.float64) / (width / 4))
+    half = lambda p: torch.cat([torch.sin(p[:, None] * omega), torch.cos(p[:, None] * omega)], 1)
+    row, column = torch.meshgrid(*[torch.arange(side, dtype=torch.float64)] * 2, indexing="ij")
+    return torch.cat([half(column.reshape(-1)), half(row.reshape(-1))], 1).float()
+
+
+class Bagel(nn.Module):
+    def __init__(self, c, markers):
+        """c: sizes (sizes.py); markers: the ids of the tokens around a picture."""
+        super().__init__()
+        self.c = c
+        self.register_buffer("markers", torch.tensor(markers), persistent=False)
+        self.embed_tokens = nn.Embedding(c.vocabulary, c.hidden)
+        self.lm_head = nn.Linear(c.hidden, c.vocabulary, False)
+        self.norm, self.norm_moe_gen = RMSNorm(c.hidden), RMSNorm(c.hidden)
+        self.layers = nn.ModuleList(Layer(c) for _ in range(c.layers))
+        self.time_embedder = nn.Sequential(nn.Linear(256, c.hidden), nn.SiLU(), nn.Linear(c.hidden, c.hidden))
+        self.vae2llm, self.llm2vae = nn.Linear(64, c.hidden), nn.Linear(c.hidden, 64)
+        self.register_buffer("latent_pos_embed", sincos(c.grid, c.hidden))
+        self.register_buffer("vit_pos_embed", sincos(c.grid, c.hidden))
+        self.patch_embedding = nn.Linear(588, c.vision_hidden)
+        self.position_embedding = nn.Embedding(c.grid**2, c.vision_hidden)
+        self.vit = nn.ModuleList(VisionLayer(c) for _ in range(c.vision_layers))
+        self.post_layernorm = nn.LayerNorm(c.vision_hidden, EPS)
+        self.fc1, self.fc2 = nn.Linear(c.vision_hidden, c.hidden), nn.Linear(c.hidden, c.hidden)
+        frequencies = torch.exp(-math.log(10000) * torch.arange(128) / 128)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self._initialise()
+
+    def _initialise(self):
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                last = name.endswith(("o_proj", "o_proj_moe_gen", "down_proj"))
+                gain = (2 * self.c.layers) ** -0.5 if last else 1.0
+                nn.init.normal_(module.weight, 0, gain * module.in_features**-0.5)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.normal_(self.embed_tokens.weight, 0, 0.5)
+        nn.init.normal_(self.lm_head.weight, 0, 0.02)
+        nn.init.normal_(self.position_embedding.weight, 0, 0.3)
+        nn.init.zeros_(self.llm2vae.weight)
+
+    def drawing_names(self):
+        """The parameters that only drawing uses."""
+        own = ("time_embedder", "vae2llm", "llm2vae")
+        return {n for n, _ in self.named_parameters() if "moe_gen" in n or n.startswith(own)}
+
+    def rope(self, positions):
+        """positions [B, n] -> cos, sin [B, 1, n, head_dim]"""
+        exponents = torch.arange(0, self.c.head_dim, 2, device=positions.device).float() / self.c.head_dim
+        angles = positions.float()[..., None] * self.c.theta ** (-exponents)
+        angles = torch.cat([angles, angles], -1)[:, None]
+        return angles.cos(), angles.sin()
+
+    def places(self, side):
+        rows = torch.arange(side, device=self.markers.device)
+        return (rows[:, None] * self.c.grid + rows[None]).reshape(-1)
+
+    def block(self, segments, positions, cache=None, mask=None, tap=None):
+        """Runs a block through all layers.
+
+        segments: [(branch, x [B, n, hidden])], positions: [B, total], cache: None or (list of (k, v), seen [B, length]),
+        mask: [B or 1, total, total] within the block, None where everything in it sees everything in it.
+        Returns (segments before the last norm, cache with this block, segments after layer `tap`).
+        """
+        batch, total = positions.shape
+        ropes, at = [], 0
+        for _, x in segments:
+            ropes.append(self.rope(positions[:, at : at + x.shape[1]]))
+            at += x.shape[1]
+        before, seen = cache or ([None] * len(self.layers), positions.new_zeros((batch, 0), dtype=torch.bool))
+        whole = None
+        if mask is not None or not bool(seen.all()):
+            inner = positions.new_ones((batch, total, total), dtype=torch.bool) if mask is None else mask.expand(batch, -1, -1)
+            whole = torch.cat([seen[:, None].expand(batch, total, -1), inner], 2)[:, None]
+        after, tapped = [], None
+        for i, (layer, cached) in enumerate(zip(self.layers, before)):
+            segments, own = layer(segments, ropes, cached, whole)
+            if cached is not None:
+                own = tuple(torch.cat([a.to(b.dtype), b], 2) for a, b in zip(cached, own))
+            after.append(own)
+            if i == tap:
+                tapped = segments
+        return segments, (after, torch.cat([seen, seen.new_ones((batch, total))], 1)), tapped
+
+    def marked(self, branch, x):
+        """A picture's tokens between their two markers, which are always of the understanding branch."""
+        marker = lambda i: self.embed_tokens.weight[self.markers[i]].expand(len(x), 1, -1).to(x.dtype)
+        if branch == UND:
+            return [(UND, torch.cat([marker(0), x, marker(1)], 1))]
+        return [(UND, marker(0)), (GEN, x), (UND, marker(1))]
+
+    def look(self, pictures):
+        """pictures [B, 3, side, side] in -1..1 -> (tokens for the language model, the vision tower's output)."""
+        batch, _, side, _ = pictures.shape
+        n = side // 14
+        places = self.places(n)
+        x = pictures.view(batch, 3, n, 14, n, 14).permute(0, 2, 4, 3, 5, 1).reshape(batch, n * n, 588)
+        x = self.patch_embedding(x) + self.position_embedding.weight[places]
+        for layer in self.vit:
+            x = layer(x)
+        x = self.post_layernorm(x)
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh")) + self.vit_pos_embed[places], x
+
+    def see(self, pictures, position, cache=None):
+        """Puts a picture block at a position; -> (last hidden of the patches, vision output, cache)."""
+        tokens, vision = self.look(pictures)
+        positions = torch.full((len(pictures), tokens.shape[1] + 2), position, device=tokens.device)
+        segments, cache, _ = self.block(self.marked(UND, tokens), positions, cache)
+        return self.norm(segments[0][1])[:, 1:-1], vision, cache
+
+    def read(self, ids, positions, mask, cache=None):
+        """Puts text tokens; -> (last hidden, cache)."""
+        segments, cache, _ = self.block([(UND, self.embed_tokens(ids))], positions, cache, mask)
+        return self.norm(segments[0][1]), cache
+
+    def latents(self, x, times):
+        """x [B, n, 64] at times [B] -> hidden of the drawing branch."""
+        angles = times[:, None].float() * self.frequencies
+        embedded = self.time_embedder(torch.cat([angles.cos(), angles.sin()], -1))
+        side = math.isqrt(x.shape[1])
+        return self.vae2llm(x) + embedded[:, None] + self.latent_pos_embed[self.places(side)]
+
+    def remember(self, x, position, cache=None):
+        """Puts a finished picture's latents (time 0), as editing does."""
+        hidden = self.latents(x, x.new_zeros(len(x)))
+        positions = torch.full((len(x), x.shape[1] + 2), position, device=x.device)
+        return self.block(self.marked(GEN, hidden), positions, cache)[1]
+
+    def velocity(self, x, times, position, cache=None, tap=None):
+        """The flow's velocity at x [B, n, 64], times [B], each at its own rope position [B]; (v, hidden after `tap`)."""
+        positions = position[:, None].expand(-1, x.shape[1] + 2)
+        segments, _, tapped = self.block(self.marked(GEN, self.latents(x, times)), positions, cache, None, tap)
+        return self.llm2vae(self.norm_moe_gen(segments[1][1])), tapped and tapped[1][1]
+
+
+def to_tokens(latent):
+    """[B, 16, h, w] -> [B, h/2 * w/2, 64]: row, column, channel inside a token."""
+    b, c, h, w = latent.shape
+    return latent.view(b, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 3, 5, 1).reshape(b, -1, 4 * c)
+
+
+def from_tokens(tokens):
+    b, n, d = tokens.shape
+    side = math.isqrt(n)
+    x = tokens.view(b, side, side, 2, 2, d // 4).permute(0, 5, 1, 3, 2, 4)
+    return x.reshape(b, d // 4, 2 * side, 2 * side)
+
+
+def pixels(pictures, device="cpu"):
+    """[B, side, side, 3] u8 -> [B, 3, side, side] in -1..1"""
+    return torch.as_tensor(pictures, device=device).permute(0, 3, 1, 2).float() / 127.5 - 1
