@@ -139,10 +139,13 @@ extern "C" __global__ void attention_join(float* out, const float* parts, u32 co
     }
 }
 
-// Appends rows to a cache from `at` (in values) on.
-extern "C" __global__ void append_half(u16* cache, const float* x, u64 at, u64 count) {
+// Appends rows of keys and of values to a cache from `at` (in values) on.
+extern "C" __global__ void append_half(u16* keys, u16* values, const float* k, const float* v, u64 at, u64 count) {
     u64 i = index_here();
-    if (i < count) cache[at + i] = float_to_half(x[i]);
+    if (i < count) {
+        keys[at + i] = float_to_half(k[i]);
+        values[at + i] = float_to_half(v[i]);
+    }
 }
 
 extern "C" __global__ void read_half(float* out, const u16* cache, u64 count) {

@@ -104,22 +104,6 @@ extern "C" __global__ void put(u32* to, Words words, u32 count) {
     for (u32 i = threadIdx.x; i < count; i += blockDim.x) to[i] = words.at[i];
 }
 
-// Element j of a head is paired with j + head / 2; one thread a pair.
-extern "C" __global__ void rope(float* x, const u32* positions, const float* frequencies, u64 pairs, u64 cols, u32 head) {
-    u64 i = index_here();
-    if (i < pairs) {
-        u32 half = head / 2;
-        u64 row = i / (cols / 2), at = i % (cols / 2), j = at % half;
-        float* first = x + row * cols + at / half * head + j;
-        float s, c, a = first[0], b = first[half];
-        // Brought to one turn in double: the reduction of sincosf itself needs a stack.
-        double turns = (double)((float)positions[row] * frequencies[j]) * 0.31830988618379067;
-        sincospif((float)(turns - 2 * rint(turns / 2)), &s, &c);
-        first[0] = a * c - b * s;
-        first[half] = b * c + a * s;
-    }
-}
-
 // The rows ids of a table, by format; one thread a run of 32 values, or a value of a plain format.
 template <class F> __device__ __forceinline__ void embed_runs(float* out, const u8* table, const u32* ids, u64 runs, u64 cols) {
     u64 i = index_here(), in_row = cols / 32;

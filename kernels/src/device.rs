@@ -60,6 +60,21 @@ pub struct Expert<'a, W> {
     pub down: &'a W,
 }
 
+/// How queries and keys become what attention takes: an RMS norm of every head, then rotary position embedding.
+#[derive(Debug, Clone, Copy)]
+pub struct HeadNorms<'a, W> {
+    /// Scales of the norm of query heads, `[head_dim]`.
+    pub q: &'a W,
+    /// Scales of the norm of key heads, `[head_dim]`.
+    pub k: &'a W,
+    /// Added to the mean of squares.
+    pub eps: f32,
+    /// Values in a head.
+    pub head_dim: usize,
+    /// Base of the rotary frequencies.
+    pub theta: f32,
+}
+
 /// The shape of an attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AttentionShape {
@@ -293,6 +308,23 @@ pub trait Device: Send + Sync + 'static {
         head_dim: usize,
         theta: f32,
     ) -> Result<()>;
+
+    /// Queries and keys with their heads normed ([`Device::rms_norm`]) and turned ([`Device::rope`]), one position a row.
+    /// A device may do it all at once.
+    fn turn_heads(
+        &self,
+        q: &Self::Buffer,
+        k: &Self::Buffer,
+        norms: HeadNorms<'_, Self::Weight>,
+        positions: &[u32],
+    ) -> Result<(Self::Buffer, Self::Buffer)> {
+        let one = |x: &Self::Buffer, w: &Self::Weight| {
+            let mut x = self.rms_norm(x, w, norms.eps)?;
+            self.rope(&mut x, positions, norms.head_dim, norms.theta)?;
+            Ok::<_, KernelError>(x)
+        };
+        Ok((one(q, norms.q)?, one(k, norms.k)?))
+    }
 
     /// An empty cache for rows of `width` values.
     fn cache(&self, width: usize) -> Self::Cache;

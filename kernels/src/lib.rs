@@ -29,7 +29,8 @@ pub mod scalar;
 pub use cpu::{Cpu, InstructionSet, Roof};
 pub use cuda::Cuda;
 pub use device::{
-    AttentionShape, ConvShape, Device, Expert, GroupMoments, Mask, RenormSpan, Role, WeightData,
+    AttentionShape, ConvShape, Device, Expert, GroupMoments, HeadNorms, Mask, RenormSpan, Role,
+    WeightData,
 };
 pub use error::{KernelError, Result};
 pub use fixed_graph::{FixedGraph, GraphError, Port};

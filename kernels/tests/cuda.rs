@@ -13,7 +13,8 @@ use std::sync::{Arc, OnceLock};
 
 use kinglet_kernels::cuda::{Cuda, CudaMatrix, CudaWeight, Effort, Gpu};
 use kinglet_kernels::{
-    AttentionShape, ConvShape, Device, Expert, Format, Mask, RenormSpan, Role, Scalar, WeightData,
+    AttentionShape, ConvShape, Device, Expert, Format, HeadNorms, Mask, RenormSpan, Role, Scalar,
+    WeightData,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -226,6 +227,53 @@ fn rows_and_values_are_those_of_the_reference() {
         let (c, d) = (pair.gpu.halve(&a).unwrap(), Scalar.halve(&b).unwrap());
         let (c, d) = (pair.gpu.restore(&c).unwrap(), Scalar.restore(&d).unwrap());
         pair.near("halves", &c, &d, 1e-4);
+    }
+}
+
+#[test]
+fn heads_are_normed_and_turned_at_once() {
+    let mut pair = Pair::new(false);
+    for (rows, heads, kv_heads, head) in [(1, 4, 2, 64), (7, 3, 3, 72), (33, 2, 1, 130)] {
+        let ((q, a), (k, b)) = (
+            pair.matrix(rows, heads * head),
+            pair.matrix(rows, kv_heads * head),
+        );
+        let (w, v) = (
+            pair.weight(Role::Vector, Format::F32, 1, head),
+            pair.weight(Role::Vector, Format::F16, 1, head),
+        );
+        let positions: Vec<u32> = (0..rows as u32).map(|i| 3 + i * 700).collect();
+        fn norms<'a, W>(q: &'a W, k: &'a W, head_dim: usize) -> HeadNorms<'a, W> {
+            let (eps, theta) = (1e-6, 1e6);
+            HeadNorms {
+                q,
+                k,
+                eps,
+                head_dim,
+                theta,
+            }
+        }
+        let got = pair
+            .gpu
+            .turn_heads(&q, &k, norms(&w.0, &v.0, head), &positions)
+            .unwrap();
+        let expected = Scalar
+            .turn_heads(&a, &b, norms(&w.1, &v.1, head), &positions)
+            .unwrap();
+        pair.near("queries", &got.0, &expected.0, NEAR);
+        pair.near("keys", &got.1, &expected.1, NEAR);
+        // Nothing but shapes that fit.
+        for wrong in [
+            norms(&w.0, &v.0, head - 1),
+            norms(&w.0, &v.0, 2 * heads * head),
+        ] {
+            assert!(pair.gpu.turn_heads(&q, &k, wrong, &positions).is_err());
+        }
+        assert!(
+            pair.gpu
+                .turn_heads(&q, &k, norms(&w.0, &v.0, head), &[])
+                .is_err()
+        );
     }
 }
 

@@ -92,6 +92,15 @@ impl Machine {
         told.map(str::to_owned).collect()
     }
 
+    /// Of the last run: launches by themselves, graphs made, graphs launched, reads.
+    fn counts(&self) -> [u64; 4] {
+        let log = self.log();
+        let last = log.lines().rfind(|line| line.contains("launches"));
+        let numbers = last.unwrap_or_default().split(|c: char| !c.is_ascii_digit());
+        let numbers: Vec<u64> = numbers.filter_map(|n| n.parse().ok()).collect();
+        numbers[..4].try_into().unwrap()
+    }
+
     fn kept(&self) -> PathBuf {
         let folder = self.folder.path().join("cache/kinglet/cuda");
         let files: Vec<PathBuf> = std::fs::read_dir(folder)
@@ -278,6 +287,45 @@ fn a_processor_that_is_lost_while_it_draws_is_replaced_by_the_cores() {
     ];
     machine.done(&arguments);
     assert_eq!(std::fs::read(&out).unwrap(), std::fs::read(&cores).unwrap());
+}
+
+/// A small drawing of six steps: fewer tokens, and as many launches as any.
+fn small(machine: &Machine, graphs: &str, device: &str) -> (Vec<u8>, String) {
+    let out = machine.folder.path().join(format!("{graphs}-{device}.png"));
+    let out = out.to_string_lossy().into_owned();
+    let prompt = "a cat on a blue background";
+    let arguments = [
+        "draw", prompt, "--seed", "3", "--steps", "6", "--size", "32x32", "-o", &out, "--device", device,
+    ];
+    let mut command = machine.command(&arguments);
+    let output = command.env("KINGLET_CUDA_GRAPHS", graphs).output();
+    let (code, _, log) = finished(output.unwrap());
+    assert_eq!(code, 0, "{log}");
+    (std::fs::read(&out).unwrap(), log)
+}
+
+#[test]
+fn a_step_of_a_drawing_is_one_graph_and_one_that_is_lost_is_noticed() {
+    let machine = Machine::new("");
+    let (plain, _) = small(&machine, "off", "cuda");
+    let [all, none, never, _] = machine.counts();
+    assert_eq!((none, never), (0, 0));
+    let (picture, _) = small(&machine, "on", "cuda");
+    let [alone, made, launched, _] = machine.counts();
+    assert_eq!(picture, plain);
+    // The first step has new addresses, the second one is remembered, the last one goes on into the decoder.
+    assert_eq!((made, launched), (1, 3));
+    let a_step = (all - alone) / launched;
+    assert_eq!(alone + launched * a_step, all);
+    assert!(a_step > 200, "{a_step} launches a step");
+    // What comes before the first step takes less than a step and a half: this is in one of the graphs.
+    let wrong = format!("lost={}", a_step * 39 / 10);
+    let lost = Machine::new(Box::leak(wrong.into_boxed_str()));
+    let (picture, log) = small(&lost, "on", "cuda");
+    assert!(log.contains("is lost; the cores go on"), "{log}");
+    assert!(lost.counts()[2] > 0, "no graph was launched before");
+    let (cores, _) = small(&machine, "on", "cpu");
+    assert_eq!(picture, cores);
 }
 
 #[test]

@@ -13,6 +13,7 @@ namespace {
 #include "../floats.cu"
 #include "../halves.cu"
 #include "../experts.cu"
+#include "../heads.cu"
 #include "../attention.cu"
 #include "../flash.cu"
 #include "../roof.cu"
@@ -41,8 +42,9 @@ template <class V> static int with_kernel(const char* name, int otherwise, V wit
     KERNEL(choose_experts) KERNEL(sort_tokens) KERNEL(add_experts)
     KERNEL(add) KERNEL(add_scaled) KERNEL(affine) KERNEL(silu) KERNEL(gelu_tanh) KERNEL(swiglu) KERNEL(extrapolate)
     KERNEL(scale_rows) KERNEL(gather_rows) KERNEL(scatter_rows) KERNEL(upsample_nearest) KERNEL(gaussian)
-    KERNEL(halve) KERNEL(restore) KERNEL(half_factor) KERNEL(put) KERNEL(rope)
+    KERNEL(halve) KERNEL(restore) KERNEL(half_factor) KERNEL(put)
     KERNEL(rms_norm) KERNEL(layer_norm) KERNEL(group_moments) KERNEL(group_norm) KERNEL(renorm)
+    KERNEL(rope) KERNEL(turn_heads)
     KERNEL(quantize) KERNEL(conv2d) KERNEL(attention) KERNEL(attention_join) KERNEL(append_half) KERNEL(read_half)
     KERNEL(flash_64) KERNEL(flash_80) KERNEL(flash_128)
     KERNEL(roof_integers)

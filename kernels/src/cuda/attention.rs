@@ -115,12 +115,18 @@ impl Cuda {
         let Some((keys, values)) = &cache.memory else {
             return Err(KernelError::Gpu("a cache without memory".to_owned()));
         };
-        for (to, from) in [(keys, k), (values, v)] {
-            if cache.half {
-                let at = Argument::U64((cache.tokens * cache.width) as u64);
-                let arguments = [to.address(), from.address(), at, from.count()];
-                self.each("append_half", from.len(), &arguments)?;
-            } else {
+        if cache.half {
+            let arguments = [
+                keys.address(),
+                values.address(),
+                k.address(),
+                v.address(),
+                Argument::U64((cache.tokens * cache.width) as u64),
+                k.count(),
+            ];
+            self.each("append_half", k.len(), &arguments)?;
+        } else {
+            for (to, from) in [(keys, k), (values, v)] {
                 to.put(cache.tokens * row, &from.memory, from.memory.bytes())?;
             }
         }

@@ -10,7 +10,8 @@ use super::memory::Memory;
 use super::planes::in_planes;
 use super::uploads::Uploads;
 use crate::device::{
-    AttentionShape, ConvShape, Device, Expert, GroupMoments, RenormSpan, Role, WeightData,
+    AttentionShape, ConvShape, Device, Expert, GroupMoments, HeadNorms, RenormSpan, Role,
+    WeightData,
 };
 use crate::error::{KernelError, Result, product, same};
 use crate::format::Format;
@@ -91,7 +92,7 @@ impl Cuda {
         self.uploads.get(&self.gpu, bytes)
     }
 
-    fn numbers(&self, values: &[u32]) -> Result<Arc<Memory>> {
+    pub(super) fn numbers(&self, values: &[u32]) -> Result<Arc<Memory>> {
         self.uploaded(values.iter().flat_map(|v| v.to_ne_bytes()).collect())
     }
 
@@ -188,7 +189,7 @@ impl CudaMatrix {
     }
 
     /// The address for a kernel that changes the values.
-    fn changed(&mut self) -> Argument<'static> {
+    pub(super) fn changed(&mut self) -> Argument<'static> {
         self.quantized = None;
         self.memory.address()
     }
@@ -565,29 +566,17 @@ impl Device for Cuda {
         head_dim: usize,
         theta: f32,
     ) -> Result<()> {
-        same("rope", "the number of positions", positions.len(), x.rows)?;
-        if head_dim == 0 || !head_dim.is_multiple_of(2) || !x.cols.is_multiple_of(head_dim) {
-            return Err(KernelError::Shape {
-                operation: "rope",
-                what: "the head length",
-                got: head_dim,
-                expected: x.cols,
-            });
-        }
-        let frequencies =
-            (0..head_dim / 2).map(|j| 1.0 / theta.powf((2 * j) as f32 / head_dim as f32));
-        let frequencies = self.uploaded(frequencies.flat_map(f32::to_ne_bytes).collect())?;
-        let numbers = self.numbers(positions)?;
-        let pairs = x.len() / 2;
-        let arguments = [
-            x.changed(),
-            numbers.address(),
-            frequencies.address(),
-            Argument::U64(pairs as u64),
-            x.row_length(),
-            Argument::U32(head_dim as u32),
-        ];
-        self.each("rope", pairs, &arguments)
+        self.turn(x, positions, head_dim, theta)
+    }
+
+    fn turn_heads(
+        &self,
+        q: &CudaMatrix,
+        k: &CudaMatrix,
+        norms: HeadNorms<'_, CudaWeight>,
+        positions: &[u32],
+    ) -> Result<(CudaMatrix, CudaMatrix)> {
+        self.norm_and_turn(q, k, norms, positions)
     }
 
     fn cache(&self, width: usize) -> CudaCache {

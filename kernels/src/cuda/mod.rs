@@ -5,7 +5,7 @@
 //!   has a stand-in that runs the same kernels on the CPU for tests (`kernels/cuda/shim`).
 //! - `memory`: pieces of its memory, given back when they are dropped.
 //! - `device`: [`Cuda`], a [`Device`](crate::Device) on it; `planes`: how its weights lie; `products`: matrix products
-//!   and convolutions; `attention`: caches and attention; `mixture`: experts.
+//!   and convolutions; `heads` and `attention`: caches and attention; `mixture`: experts.
 //! - `roof`: what the processor can do at best.
 //! - [`source`]: the kernels' text (`kernels/cuda/`).
 //! - `uploads`: small things that are uploaded again and again.
@@ -24,6 +24,7 @@ mod error;
 pub mod gpu;
 #[cfg(feature = "cuda")]
 mod graph;
+mod heads;
 mod memory;
 mod mixture;
 #[cfg(feature = "cuda")]

@@ -12,6 +12,7 @@ pub const FILES: &[(&str, &str)] = &[
     ("floats.cu", include_str!("../../cuda/floats.cu")),
     ("halves.cu", include_str!("../../cuda/halves.cu")),
     ("experts.cu", include_str!("../../cuda/experts.cu")),
+    ("heads.cu", include_str!("../../cuda/heads.cu")),
     ("attention.cu", include_str!("../../cuda/attention.cu")),
     ("flash.cu", include_str!("../../cuda/flash.cu")),
     ("roof.cu", include_str!("../../cuda/roof.cu")),

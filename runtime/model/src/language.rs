@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use kinglet_kernels::{AttentionShape, Device, Expert, Mask, Role};
+use kinglet_kernels::{AttentionShape, Device, Expert, HeadNorms, Mask, Role};
 
 use crate::config::{Config, ExpertsConfig, LanguageConfig, LayerConfig, Part};
 use crate::error::{ModelError, Result};
@@ -346,10 +346,11 @@ impl<D: Device> Language<D> {
         past: &Caches<D>,
         observer: &mut Observer<'_, D>,
     ) -> Result<(Rows<D>, Vec<KeysValues<D>>)> {
+        let order = Order::new(positions.len(), rows.generation.is_some());
         let pass = Pass {
-            order: Order::new(positions.len(), rows.generation.is_some()),
+            positions: Positions::of(&order, positions),
+            order,
             block,
-            positions,
         };
         self.show(d, &pass.order, Stage::LanguageInput, &rows, observer)?;
         let mut new = Vec::with_capacity(self.layers.len());
@@ -394,7 +395,7 @@ impl<D: Device> Language<D> {
         &self,
         d: &D,
         layer: &Layer<D>,
-        pass: &Pass<'_>,
+        pass: &Pass,
         rows: &mut Rows<D>,
         past: &[Arc<D::Cache>],
         observer: &mut Observer<'_, D>,
@@ -433,7 +434,7 @@ impl<D: Device> Language<D> {
         &self,
         d: &D,
         layer: &Layer<D>,
-        pass: &Pass<'_>,
+        pass: &Pass,
         rows: &mut Rows<D>,
         past: &[Arc<D::Cache>],
     ) -> Result<KeysValues<D>> {
@@ -444,20 +445,29 @@ impl<D: Device> Language<D> {
         let generation = generation.as_ref().unwrap_or(understanding);
         let c = &self.config;
         let order = &pass.order;
-        let project = |a: &Attention<D>, x: &D::Buffer| -> Result<[D::Buffer; 3]> {
-            let n = d.rms_norm(x, &a.norm, c.rms_epsilon)?;
-            let [q, k, v] = Linear::apply_all([&a.q, &a.k, &a.v], d, &n)?;
-            Ok([
-                d.rms_norm(&q, &a.q_norm, c.rms_epsilon)?,
-                d.rms_norm(&k, &a.k_norm, c.rms_epsilon)?,
-                v,
-            ])
-        };
-        let [mut q, mut k, v] = match &rows.generation {
-            None => project(understanding, &rows.understanding)?,
+        let project =
+            |a: &Attention<D>, x: &D::Buffer, positions: &[u32]| -> Result<[D::Buffer; 3]> {
+                let n = d.rms_norm(x, &a.norm, c.rms_epsilon)?;
+                let [q, k, v] = Linear::apply_all([&a.q, &a.k, &a.v], d, &n)?;
+                let norms = HeadNorms {
+                    q: &a.q_norm,
+                    k: &a.k_norm,
+                    eps: c.rms_epsilon,
+                    head_dim: c.head_dim(),
+                    theta: c.rope_base,
+                };
+                let (q, k) = d.turn_heads(&q, &k, norms, positions)?;
+                Ok([q, k, v])
+            };
+        let Positions {
+            understanding: ours,
+            generation: theirs,
+        } = &pass.positions;
+        let [q, k, v] = match &rows.generation {
+            None => project(understanding, &rows.understanding, ours)?,
             Some(latents) => {
-                let [q, k, v] = project(understanding, &rows.understanding)?;
-                let [q2, k2, v2] = project(generation, latents)?;
+                let [q, k, v] = project(understanding, &rows.understanding, ours)?;
+                let [q2, k2, v2] = project(generation, latents, theirs)?;
                 [
                     order.merge(d, &q, &q2)?,
                     order.merge(d, &k, &k2)?,
@@ -465,9 +475,6 @@ impl<D: Device> Language<D> {
                 ]
             }
         };
-        d.rope(&mut q, pass.positions, c.head_dim(), c.rope_base)?;
-        d.rope(&mut k, pass.positions, c.head_dim(), c.rope_base)?;
-
         let shape = AttentionShape {
             heads: c.heads,
             kv_heads: c.kv_heads,
@@ -542,10 +549,30 @@ impl<D: Device> Language<D> {
 }
 
 /// What is the same in every layer of a pass.
-struct Pass<'a> {
+struct Pass {
     order: Order,
     block: Block,
-    positions: &'a [u32],
+    positions: Positions,
+}
+
+/// Where the rows of each branch stand for rotary embedding.
+struct Positions {
+    understanding: Vec<u32>,
+    generation: Vec<u32>,
+}
+
+impl Positions {
+    /// From those of the block's rows, in its order.
+    fn of(order: &Order, all: &[u32]) -> Self {
+        let of = |rows: &[u32]| {
+            let found = rows.iter().filter_map(|row| all.get(*row as usize));
+            found.copied().collect()
+        };
+        Positions {
+            understanding: of(&order.understanding),
+            generation: of(&order.generation),
+        }
+    }
 }
 
 /// Where the rows of each branch stand in their block.
