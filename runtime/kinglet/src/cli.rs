@@ -23,18 +23,6 @@ pub(crate) struct Cli {
     /// --export-onnx` wrote (FILE.onnx) or that was converted of one (FILE.rknn). May be given twice.
     #[arg(long, global = true, value_name = "PART=FILE", value_parser = crate::graphs::parse, env = "KINGLET_GRAPHS", value_delimiter = ',')]
     pub(crate) graph: Vec<(Part, PathBuf)>,
-    /// What computes (docs/cuda.md).
-    // Its own id: commands of the fleet have a device, too.
-    #[arg(
-        id = "computes",
-        long = "device",
-        value_name = "WHAT",
-        global = true,
-        value_enum,
-        default_value_t,
-        env = "KINGLET_DEVICE"
-    )]
-    pub(crate) device: Choice,
     /// Standard output carries one JSON object.
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -71,9 +59,25 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
 }
 
+/// Of commands that run a model. (Not of all: devices of a fleet are devices, too.)
+#[derive(Debug, Args)]
+pub(crate) struct ComputeArgs {
+    /// What computes (docs/cuda.md).
+    #[arg(
+        long,
+        value_name = "WHAT",
+        value_enum,
+        default_value_t,
+        env = "KINGLET_DEVICE"
+    )]
+    pub(crate) device: Choice,
+}
+
 #[cfg(feature = "demo")]
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
     /// End after this many events and the picture.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) events: Option<u64>,
@@ -92,6 +96,8 @@ pub(crate) struct DemoArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
     /// The configuration.
     #[arg(long, value_name = "FILE", default_value = "kinglet.toml")]
     pub(crate) config: PathBuf,
@@ -99,6 +105,8 @@ pub(crate) struct RunArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct SeeArgs {
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
     /// A PNG, JPEG or WebP file; `-` reads standard input.
     pub(crate) image: PathBuf,
     /// The question.
@@ -140,6 +148,8 @@ pub(crate) struct EditArgs {
 /// What drawing and editing have in common.
 #[derive(Debug, Args)]
 pub(crate) struct DrawingArgs {
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
     /// Where the picture goes.
     #[arg(short, long, value_name = "OUT.png")]
     pub(crate) output: PathBuf,
@@ -223,6 +233,8 @@ pub(crate) struct ExportArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
     /// A GGUF file or an original BAGEL directory; left out: the model that would be used.
     #[arg(value_name = "MODEL")]
     pub(crate) file: Option<PathBuf>,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use clap::ValueEnum;
 use kinglet_kernels::plan::Target;
 use kinglet_kernels::{Cpu, KernelError};
-use kinglet_model::footprint::{Request, cache_format};
+use kinglet_model::footprint::Request;
 use kinglet_model::{Model, Source};
 use serde::Serialize;
 
@@ -134,6 +134,7 @@ impl Chosen {
             Chosen::Cuda(driver) => {
                 use kinglet_kernels::Cuda;
                 use kinglet_kernels::cpu::CacheFormat;
+                use kinglet_model::footprint::cache_format;
                 let half_cache = cache_format(source)? == CacheFormat::F16;
                 let device = Cuda::new(Arc::clone(driver) as Arc<_>, half_cache);
                 let first = Arc::new(Model::load(source, device)?);

@@ -69,7 +69,7 @@ pub(crate) fn run(cli: &Cli, args: &DemoArgs) -> Outcome {
     };
     let config = configuration(&url, &truth.ask);
     config.check()?;
-    let device = cli.device.open()?;
+    let device = args.compute.device.open()?;
     let engine = load(cli.model.as_deref(), &device, Arc::default())?;
     let model = engine.info.name.clone();
 

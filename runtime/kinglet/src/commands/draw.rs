@@ -43,7 +43,7 @@ fn make(
         draw: source.config.draws.then(|| (prompt.to_owned(), drawing)),
     };
     super::log("warn");
-    let works = cli.device.open()?.load(&source, &needs)?;
+    let works = options.compute.device.open()?.load(&source, &needs)?;
     works.hand_over(&cli.graph)?;
     let started = Instant::now();
     let mut bar = Bar::new(if picture.is_some() {

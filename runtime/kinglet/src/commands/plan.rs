@@ -34,7 +34,7 @@ pub(crate) fn run(cli: &Cli, args: &PlanArgs) -> Outcome {
     let source = model::open(args.file.as_deref().or(cli.model.as_deref()))?;
     let place = match &args.board {
         Some(name) => board(&Profile::named(name)?),
-        None => here(&cli.device.open()?)?,
+        None => here(&args.compute.device.open()?)?,
     };
     let request = request(&source, args)?;
     let cameras: Vec<(u32, u32)> = args

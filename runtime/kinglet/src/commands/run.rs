@@ -28,7 +28,7 @@ pub(crate) fn run(cli: &Cli, args: &RunArgs) -> Outcome {
     };
     let file = cli.model.clone().or_else(|| config.model.file.clone());
     let loader = FileLoader {
-        device: cli.device.open()?,
+        device: args.compute.device.open()?,
         own: file,
         lock: config.model.lock,
         reins: Arc::default(),

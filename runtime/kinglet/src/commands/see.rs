@@ -31,7 +31,7 @@ pub(crate) fn run(cli: &Cli, args: &SeeArgs) -> Outcome {
         draw: None,
     };
     super::log("warn");
-    let works = cli.device.open()?.load(&source, &request)?;
+    let works = args.compute.device.open()?.load(&source, &request)?;
     works.hand_over(&cli.graph)?;
     let started = Instant::now();
     let question = Question {
