@@ -18,6 +18,16 @@ dispatched! {
 }
 
 dispatched! {
+    /// [`gemm`] with F16 as they are stored, little-endian: for few rows, which are not worth widening them for.
+    fn gemm_f16(w: &[u8], stride: usize, k: usize, a: &[&[f32]], out: &mut [f32]);
+}
+
+dispatched! {
+    /// [`gemm_f16`] with BF16.
+    fn gemm_bf16(w: &[u8], stride: usize, k: usize, a: &[&[f32]], out: &mut [f32]);
+}
+
+dispatched! {
     /// F16 values, little-endian, as f32.
     fn from_f16(bytes: &[u8], out: &mut [f32]);
 }
@@ -124,18 +134,104 @@ mod body {
                 done += 4;
             }
             while done < a.len() {
-                single::<L>(w, stride, k, a[done], out[done * tile..].as_mut_ptr());
+                let out = out[done * tile..].as_mut_ptr();
+                single::<L, f32>(w.as_ptr(), stride, k, a[done], out);
                 done += 1;
             }
         }
     }
 
+    /// A value as it is stored.
+    trait Value: Copy {
+        /// As many as a vector has at `p`, which needs no alignment.
+        unsafe fn load<L: Lanes>(p: *const Self) -> L;
+    }
+
+    impl Value for f32 {
+        #[inline(always)]
+        unsafe fn load<L: Lanes>(p: *const f32) -> L {
+            // SAFETY: what the caller says.
+            unsafe { L::load(p) }
+        }
+    }
+
+    #[derive(Clone, Copy)]
+    #[repr(transparent)]
+    struct F16(u16);
+
+    impl Value for F16 {
+        #[inline(always)]
+        unsafe fn load<L: Lanes>(p: *const F16) -> L {
+            // SAFETY: what the caller says.
+            unsafe { L::load_f16(p.cast()) }
+        }
+    }
+
+    #[derive(Clone, Copy)]
+    #[repr(transparent)]
+    struct Bf16(u16);
+
+    impl Value for Bf16 {
+        #[inline(always)]
+        unsafe fn load<L: Lanes>(p: *const Bf16) -> L {
+            // SAFETY: what the caller says.
+            unsafe { L::load_bf16(p.cast()) }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn few<L: Lanes, V: Value>(
+        w: &[u8],
+        stride: usize,
+        k: usize,
+        a: &[&[f32]],
+        out: &mut [f32],
+    ) {
+        let tile = 2 * L::LEN;
+        assert!(k == 0 || w.len() >= ((k - 1) * stride + tile) * size_of::<V>());
+        assert!(a.iter().all(|row| row.len() >= k) && out.len() >= a.len() * tile);
+        for (row, out) in a.iter().zip(out.chunks_exact_mut(tile)) {
+            // SAFETY: the lengths were checked above.
+            unsafe { single::<L, V>(w.as_ptr().cast(), stride, k, row, out.as_mut_ptr()) }
+        }
+    }
+
+    #[inline(always)]
+    pub(super) unsafe fn gemm_f16<L: Lanes>(
+        w: &[u8],
+        stride: usize,
+        k: usize,
+        a: &[&[f32]],
+        out: &mut [f32],
+    ) {
+        // SAFETY: what the caller says.
+        unsafe { few::<L, F16>(w, stride, k, a, out) }
+    }
+
+    #[inline(always)]
+    pub(super) unsafe fn gemm_bf16<L: Lanes>(
+        w: &[u8],
+        stride: usize,
+        k: usize,
+        a: &[&[f32]],
+        out: &mut [f32],
+    ) {
+        // SAFETY: what the caller says.
+        unsafe { few::<L, Bf16>(w, stride, k, a, out) }
+    }
+
     /// One row: four inputs at once, so that no sum waits for itself.
     #[inline(always)]
-    unsafe fn single<L: Lanes>(w: &[f32], stride: usize, k: usize, a: &[f32], out: *mut f32) {
-        // SAFETY: `gemm` has checked the lengths.
+    unsafe fn single<L: Lanes, V: Value>(
+        w: *const V,
+        stride: usize,
+        k: usize,
+        a: &[f32],
+        out: *mut f32,
+    ) {
+        // SAFETY: the caller has checked the lengths.
         unsafe {
-            let (w, a) = (w.as_ptr(), a.as_ptr());
+            let a = a.as_ptr();
             let mut sums = [[L::splat(0.0); 2]; 4];
             sums[0] = [L::load(out), L::load(out.add(L::LEN))];
             let mut i = 0;
@@ -143,16 +239,16 @@ mod body {
                 for (j, sum) in sums.iter_mut().enumerate() {
                     let v = L::splat(*a.add(i + j));
                     let w = w.add((i + j) * stride);
-                    sum[0] = v.mul_add(L::load(w), sum[0]);
-                    sum[1] = v.mul_add(L::load(w.add(L::LEN)), sum[1]);
+                    sum[0] = v.mul_add(V::load::<L>(w), sum[0]);
+                    sum[1] = v.mul_add(V::load::<L>(w.add(L::LEN)), sum[1]);
                 }
                 i += 4;
             }
             while i < k {
                 let v = L::splat(*a.add(i));
                 let w = w.add(i * stride);
-                sums[0][0] = v.mul_add(L::load(w), sums[0][0]);
-                sums[0][1] = v.mul_add(L::load(w.add(L::LEN)), sums[0][1]);
+                sums[0][0] = v.mul_add(V::load::<L>(w), sums[0][0]);
+                sums[0][1] = v.mul_add(V::load::<L>(w.add(L::LEN)), sums[0][1]);
                 i += 1;
             }
             let [one, two, three, four] = sums;

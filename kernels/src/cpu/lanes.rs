@@ -17,6 +17,8 @@ pub(super) trait Lanes: Copy {
     unsafe fn load(p: *const f32) -> Self;
     /// The `LEN` f16 at `p`, which needs no alignment.
     unsafe fn load_f16(p: *const u16) -> Self;
+    /// The `LEN` BF16 at `p`, which needs no alignment.
+    unsafe fn load_bf16(p: *const u16) -> Self;
     /// Writes `LEN` values as f16 to `p`, rounded to the nearest.
     unsafe fn store_f16(self, p: *mut u16);
     /// Writes `LEN` values to `p`.
@@ -54,6 +56,12 @@ impl Lanes for Portable {
         // SAFETY: as above.
         let bits = unsafe { p.cast::<[u16; 4]>().read_unaligned() };
         bits.map(|b| half::f16::from_bits(b).to_f32())
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const u16) -> Self {
+        // SAFETY: as above.
+        let bits = unsafe { p.cast::<[u16; 4]>().read_unaligned() };
+        bits.map(|b| f32::from_bits(u32::from(b) << 16))
     }
     #[inline(always)]
     unsafe fn store_f16(self, p: *mut u16) {
@@ -125,6 +133,13 @@ pub(super) mod x86 {
             unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
         }
         #[inline(always)]
+        unsafe fn load_bf16(p: *const u16) -> Self {
+            unsafe {
+                let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+            }
+        }
+        #[inline(always)]
         unsafe fn store_f16(self, p: *mut u16) {
             unsafe { _mm256_storeu_si256(p.cast(), _mm512_cvtps_ph::<0>(self)) }
         }
@@ -180,6 +195,13 @@ pub(super) mod x86 {
         #[inline(always)]
         unsafe fn load_f16(p: *const u16) -> Self {
             unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
+        }
+        #[inline(always)]
+        unsafe fn load_bf16(p: *const u16) -> Self {
+            unsafe {
+                let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+            }
         }
         #[inline(always)]
         unsafe fn store_f16(self, p: *mut u16) {
@@ -254,6 +276,10 @@ pub(super) mod arm {
                     options(pure, nomem, nostack));
                 wide
             }
+        }
+        #[inline(always)]
+        unsafe fn load_bf16(p: *const u16) -> Self {
+            unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(p))) }
         }
         #[inline(always)]
         unsafe fn store_f16(self, p: *mut u16) {

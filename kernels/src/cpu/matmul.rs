@@ -12,6 +12,8 @@ use super::set::InstructionSet;
 const CACHE: usize = 512 << 10;
 /// Multiplications below which threads cost more than they bring.
 const ALONE: usize = 1 << 17;
+/// Rows for which a tile of floats is not decoded, but read as it is stored for each of them.
+const FEW: usize = 3;
 /// Inputs of a tile of floats that are decoded at once.
 const DEPTH: usize = 256;
 
@@ -167,6 +169,14 @@ pub(super) fn floats(
     };
     let tile_rows = w.tile_rows;
     let shared = Shared(out.as_mut_ptr());
+    let finish = |t: usize, products: &[f32]| {
+        let first = t * tile_rows;
+        let valid = tile_rows.min(w.rows - first);
+        for (i, values) in products.chunks_exact(tile_rows).enumerate() {
+            // SAFETY: the row is within `out`, and this tile's columns are no other tile's.
+            unsafe { shared.write(i * w.rows + first, &values[..valid]) };
+        }
+    };
     let tiles = w.rows.div_ceil(tile_rows);
     for_tiles(tiles, n * w.rows * w.cols, |t| {
         let first = t * tile_rows;
@@ -177,6 +187,9 @@ pub(super) fn floats(
                 values[..bias.len()].copy_from_slice(bias);
             }
         }
+        if n <= FEW && w.multiply_few(set, t, &rows, &mut products) {
+            return finish(t, &products);
+        }
         let mut decoded = Vec::new();
         for from in (0..w.cols).step_by(DEPTH) {
             let to = (from + DEPTH).min(w.cols);
@@ -184,10 +197,6 @@ pub(super) fn floats(
             let parts: Vec<&[f32]> = rows.iter().map(|row| &row[from..to]).collect();
             float::gemm(set, part, tile_rows, to - from, &parts, &mut products);
         }
-        let valid = tile_rows.min(w.rows - first);
-        for (i, values) in products.chunks_exact(tile_rows).enumerate() {
-            // SAFETY: the row is within `out`, and this tile's columns are no other tile's.
-            unsafe { shared.write(i * w.rows + first, &values[..valid]) };
-        }
+        finish(t, &products);
     });
 }

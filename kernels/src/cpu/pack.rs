@@ -260,6 +260,27 @@ impl Floats {
     }
 }
 
+impl Floats {
+    /// Adds the products of a few rows with tile `t`, read as it is stored; false where there is no kernel for that.
+    pub(super) fn multiply_few(
+        &self,
+        set: InstructionSet,
+        t: usize,
+        rows: &[&[f32]],
+        products: &mut [f32],
+    ) -> bool {
+        let tile = self.cols * self.tile_rows * self.format.block_bytes();
+        let bytes = &self.bytes.as_slice()[t * tile..(t + 1) * tile];
+        match self.format {
+            _ if cfg!(not(target_endian = "little")) => return false,
+            Format::F16 => float::gemm_f16(set, bytes, self.tile_rows, self.cols, rows, products),
+            Format::BF16 => float::gemm_bf16(set, bytes, self.tile_rows, self.cols, rows, products),
+            _ => return false,
+        }
+        true
+    }
+}
+
 /// A matrix's tiles; they begin at a cache line.
 #[derive(Debug, Clone)]
 pub(super) enum Tiles {
@@ -317,12 +338,19 @@ pub(super) struct Aligned {
 #[repr(C, align(64))]
 struct Line([u8; 64]);
 
+/// Fewer bytes are not worth large pages.
+const LARGE: usize = 4 << 20;
+
 impl Aligned {
     pub(super) fn zeros(len: usize) -> Self {
-        Aligned {
-            lines: vec![Line([0; 64]); len.div_ceil(64)],
-            len,
+        let count = len.div_ceil(size_of::<Line>());
+        let mut lines = Vec::with_capacity(count);
+        if len >= LARGE {
+            // Before anything touches them: weights are read from end to end, again and again.
+            large_pages(lines.spare_capacity_mut());
         }
+        lines.resize(count, Line([0; 64]));
+        Aligned { lines, len }
     }
 
     pub(super) fn as_slice(&self) -> &[u8] {
@@ -335,6 +363,28 @@ impl Aligned {
         unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
     }
 }
+
+/// Asks the system for large pages (2 MiB, or what it has) where it gives them to those who ask. None is no failure.
+#[cfg(target_os = "linux")]
+fn large_pages(lines: &mut [std::mem::MaybeUninit<Line>]) {
+    use rustix::mm::{Advice, madvise};
+    let page = rustix::param::page_size();
+    let (at, bytes) = (lines.as_mut_ptr(), size_of_val(lines));
+    // Whole pages alone.
+    let skipped = at.addr().next_multiple_of(page) - at.addr();
+    let whole = bytes.saturating_sub(skipped) / page * page;
+    // SAFETY: the pages are within memory that is exclusively borrowed; the advice changes nothing that is in them.
+    let _ = unsafe {
+        madvise(
+            at.wrapping_byte_add(skipped).cast(),
+            whole,
+            Advice::LinuxHugepage,
+        )
+    };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn large_pages(_: &mut [std::mem::MaybeUninit<Line>]) {}
 
 /// A stored matrix to be packed. Its lengths have been checked.
 #[derive(Debug, Clone)]

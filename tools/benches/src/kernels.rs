@@ -31,15 +31,6 @@ pub(crate) fn run(cpu: Cpu, arguments: &KernelArguments, json: bool) -> Result<(
     let wanted = |f: &Format| {
         arguments.formats.is_empty() || arguments.formats.iter().any(|name| name == f.name())
     };
-    if arguments.once {
-        for format in FORMATS.into_iter().filter(wanted) {
-            for tokens in [1, arguments.tokens] {
-                let shape = (arguments.rows, arguments.inputs, tokens);
-                Product::new(cpu, format, shape, 0)?.seconds(1)?;
-            }
-        }
-        return Ok(());
-    }
     let mut roof = Roof::measure(cpu.set());
     eprintln!(
         "{}: {:.0} Gop/s on integers, {:.1} GB/s read",

@@ -56,18 +56,6 @@ struct KernelArguments {
     /// Only formats of these names.
     #[arg(long, value_delimiter = ',')]
     formats: Vec<String>,
-    /// Once each, and only small work: for counting instructions.
-    #[arg(long)]
-    once: bool,
-    /// Tokens of that work.
-    #[arg(long, default_value_t = 64, requires = "once")]
-    tokens: usize,
-    /// Outputs of that work.
-    #[arg(long, default_value_t = 256, requires = "once")]
-    rows: usize,
-    /// Inputs of that work.
-    #[arg(long, default_value_t = 512, requires = "once")]
-    inputs: usize,
 }
 
 #[derive(Debug, Args)]
