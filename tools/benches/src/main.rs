@@ -5,6 +5,7 @@ mod formats;
 mod gpu;
 mod kernels;
 mod model;
+mod network;
 mod peer;
 mod random;
 mod row;
@@ -38,6 +39,8 @@ enum What {
     Model(ModelArguments),
     /// How close each format comes to weights.
     Formats(FormatArguments),
+    /// ONNX graphs, by tract.
+    Networks(NetworkArguments),
     /// A graphics processor, as shares of its own limits.
     Gpu(GpuArguments),
     /// What `model` starts to measure memory.
@@ -66,12 +69,24 @@ struct ModelArguments {
     /// The program `language` of tools/peers/ggml.
     #[arg(long)]
     llama: Option<PathBuf>,
+    /// A program `block` of tools/peers/sd: NAME=FILE, one for each way in which it was built.
+    #[arg(long, value_parser = named_file)]
+    sd: Vec<(String, PathBuf)>,
     /// The program of tools/peers/candle.
     #[arg(long)]
     candle: Option<PathBuf>,
     /// Where model files are written.
     #[arg(long, default_value = "target/bench")]
     folder: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct NetworkArguments {
+    /// Graphs of fixed shapes with one input and one output.
+    files: Vec<PathBuf>,
+    /// The program tools/peers/onnx/timed.py, or one that starts it.
+    #[arg(long)]
+    onnxruntime: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -150,6 +165,7 @@ fn run(arguments: &Arguments) -> Result<()> {
                 arguments.json,
             )
         }
+        What::Networks(what) => network::run(what, arguments.json),
         What::Gpu(what) => gpu::run(what, arguments.json),
         What::Hold { file } => model::hold(cpu, file),
     }

@@ -31,6 +31,8 @@ pub(crate) enum Work {
     Middle,
     /// Two layers of the 7B shape with 1,024 latent tokens: dense, and half of 37 experts.
     Pair,
+    /// One layer of the 7B shape, with 28 heads of keys, and 1,024 latent tokens.
+    Block,
     /// The autoencoder's decoder at 512 x 512.
     Decoder,
     /// One pass of the whole 7B shape for a picture of 256 x 256, and decoding.
@@ -68,7 +70,13 @@ pub(crate) fn run(cpu: Cpu, arguments: &ModelArguments, json: bool) -> Result<()
         roof.integers.unwrap_or(0.0) / 1e9,
         roof.read / 1e9
     );
-    let default = [Work::Small, Work::Middle, Work::Pair, Work::Decoder];
+    let default = [
+        Work::Small,
+        Work::Middle,
+        Work::Pair,
+        Work::Block,
+        Work::Decoder,
+    ];
     let all = if arguments.work.is_empty() {
         &default[..]
     } else {
@@ -93,6 +101,7 @@ pub(crate) fn run(cpu: Cpu, arguments: &ModelArguments, json: bool) -> Result<()
                 }
             }
             Work::Pair => bench.pair()?,
+            Work::Block => bench.block()?,
             Work::Decoder => bench.decoder()?,
             Work::Whole => bench.whole()?,
             Work::Start => bench.start()?,
@@ -350,6 +359,46 @@ impl Bench<'_> {
             };
             row("dense", one, None).print(self.json);
             row("18 of 37 experts", other, Some(one)).print(self.json);
+        }
+        Ok(())
+    }
+
+    /// A layer beside stable-diffusion.cpp's block. Ours has two markers of the other branch, 16 tokens before it, and
+    /// the way from latents to velocities, too.
+    fn block(&self) -> Result<()> {
+        let shape = Shape {
+            layers: 1,
+            kv_heads: Shape::RELEASE.heads,
+            vision_layers: 1,
+            vocabulary: 1024,
+            ..Shape::RELEASE
+        };
+        let side: usize = 32;
+        let threads = rayon::current_num_threads().to_string();
+        for format in [Format::Q8_0, Format::Q4_0, Format::Q4_K] {
+            let model = Model::load(&random::source(&shape, format)?, self.cpu)?;
+            let mut peers = Vec::new();
+            for (name, program) in &self.arguments.sd {
+                let arguments = [format.name(), &threads].map(OsStr::new);
+                peers.push((name.as_str(), Peer::start(program, &arguments)?));
+            }
+            let tokens = side * side;
+            let (ours, theirs) = self.alternate(&mut peers, &format!("block {tokens}"), || {
+                self.velocity(&model, side, 1)
+            })?;
+            let work = format!("transformer block, {tokens} latents");
+            let row = || self.row(&work, format.name(), ours, "passes/s");
+            if peers.is_empty() {
+                row().print(self.json);
+            }
+            for (config, seconds) in theirs.iter() {
+                let mut row = row();
+                row.peer = Some("stable-diffusion.cpp".to_owned());
+                row.peer_config = Some(config.to_owned());
+                row.theirs = Some(1.0 / seconds);
+                row.ratio = Some(seconds / ours);
+                row.print(self.json);
+            }
         }
         Ok(())
     }
