@@ -41,7 +41,7 @@ use crate::device::{
 };
 use crate::error::{KernelError, Result, same};
 use crate::format::Format;
-use crate::scalar::{HalfMatrix, Matrix, Scalar, Stored, choose, factor};
+use crate::scalar::{HalfMatrix, Matrix, Scalar, Stored, choose, factor, scales_of_groups};
 pub(crate) use attention::FEW as FEW_QUERIES;
 pub use cache::{Cache, CacheFormat};
 use matmul::Then;
@@ -675,26 +675,15 @@ impl Device for Cpu {
         eps: f32,
         swish: bool,
     ) -> Result<Matrix> {
-        let groups = moments.mean.len();
-        let fits = groups > 0 && x.cols > 0 && x.cols.is_multiple_of(groups);
-        if !fits || moments.squares.len() != groups {
-            return Err(KernelError::Shape {
-                operation: "group_norm",
-                what: "the number of groups",
-                got: groups,
-                expected: x.cols,
-            });
-        }
+        let groups = scales_of_groups(x.cols, moments, eps)?;
         let weight = w.vector("group_norm weight", x.cols)?;
         let bias = b.vector("group_norm bias", x.cols)?;
-        let width = x.cols / groups;
+        let width = x.cols / groups.len();
         let (mul, add): (Vec<f32>, Vec<f32>) = (0..x.cols)
             .map(|c| {
-                let g = c / width;
-                let variance = moments.squares[g] / moments.count.max(1.0);
-                let inverse = 1.0 / (variance + f64::from(eps)).sqrt();
+                let (mean, inverse) = groups[c / width];
                 let mul = f64::from(weight[c]) * inverse;
-                let add = f64::from(bias[c]) - moments.mean[g] * mul;
+                let add = f64::from(bias[c]) - mean * mul;
                 (mul as f32, add as f32)
             })
             .unzip();

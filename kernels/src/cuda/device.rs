@@ -15,7 +15,7 @@ use crate::device::{
 };
 use crate::error::{KernelError, Result, product, same};
 use crate::format::Format;
-use crate::scalar::{Scalar, Stored, in_range, rows_of};
+use crate::scalar::{Scalar, Stored, channels_of_moments, in_range, rows_of, scales_of_groups};
 
 /// Threads of a block where any number does.
 pub(super) const THREADS: u32 = 256;
@@ -93,6 +93,10 @@ impl Cuda {
     }
 
     pub(super) fn numbers(&self, values: &[u32]) -> Result<Arc<Memory>> {
+        self.uploaded(values.iter().flat_map(|v| v.to_ne_bytes()).collect())
+    }
+
+    pub(super) fn floats(&self, values: &[f32]) -> Result<Arc<Memory>> {
         self.uploaded(values.iter().flat_map(|v| v.to_ne_bytes()).collect())
     }
 
@@ -525,23 +529,12 @@ impl Device for Cuda {
         eps: f32,
         swish: bool,
     ) -> Result<CudaMatrix> {
-        let groups = moments.mean.len();
-        let fits = groups > 0 && x.cols > 0 && x.cols.is_multiple_of(groups);
-        if !fits || moments.squares.len() != groups {
-            return Err(KernelError::Shape {
-                operation: "group_norm",
-                what: "the number of groups",
-                got: groups,
-                expected: x.cols,
-            });
-        }
+        let groups = scales_of_groups(x.cols, moments, eps)?;
         let weight = self.vector("group_norm weight", w, x.cols)?;
         let bias = self.vector("group_norm bias", b, x.cols)?;
-        let pairs = (0..groups).flat_map(|g| {
-            let variance = moments.squares[g] / moments.count.max(1.0);
-            let inverse = 1.0 / (variance + f64::from(eps)).sqrt();
-            [moments.mean[g] as f32, inverse as f32]
-        });
+        let pairs = groups
+            .iter()
+            .flat_map(|(mean, inverse)| [*mean as f32, *inverse as f32]);
         let pairs = Memory::floats(&self.gpu, &pairs.collect::<Vec<_>>())?;
         let out = self.any(x.rows, x.cols)?;
         let arguments = [
@@ -552,7 +545,7 @@ impl Device for Cuda {
             bias.address(),
             x.count(),
             x.row_length(),
-            Argument::U64((x.cols / groups) as u64),
+            Argument::U64((x.cols / groups.len()) as u64),
             Argument::U32(u32::from(swish)),
         ];
         self.each("group_norm", x.len(), &arguments)?;
@@ -672,17 +665,7 @@ impl Device for Cuda {
     }
 
     fn gaussian(&self, x: &CudaMatrix, noise: Option<&CudaMatrix>) -> Result<CudaMatrix> {
-        let channels = x.cols / 2;
-        same("gaussian", "the row length", x.cols, channels * 2)?;
-        if let Some(noise) = noise {
-            same("gaussian", "the rows of the noise", noise.rows, x.rows)?;
-            same(
-                "gaussian",
-                "the row length of the noise",
-                noise.cols,
-                channels,
-            )?;
-        }
+        let channels = channels_of_moments((x.rows, x.cols), noise.map(|n| (n.rows, n.cols)))?;
         let out = self.any(x.rows, channels)?;
         let arguments = [
             out.address(),

@@ -1,12 +1,10 @@
 //! Heads of queries and keys: their norm and their rotary position embedding.
 
-use std::sync::Arc;
-
 use super::device::{Cuda, CudaMatrix, CudaWeight, blocks, count};
 use super::gpu::Argument;
-use super::memory::Memory;
 use crate::device::HeadNorms;
-use crate::error::{KernelError, Result, same};
+use crate::error::Result;
+use crate::scalar::frequencies;
 
 /// `HEAD_WARPS` of kernels/cuda/heads.cu, and the threads of a warp.
 const HEAD_WARPS: usize = 4;
@@ -21,8 +19,8 @@ impl Cuda {
         head_dim: usize,
         theta: f32,
     ) -> Result<()> {
-        check(x, positions, head_dim)?;
-        let frequencies = self.frequencies(head_dim, theta)?;
+        let frequencies = frequencies((x.rows, x.cols), positions, head_dim, theta)?;
+        let frequencies = self.floats(&frequencies)?;
         let numbers = self.numbers(positions)?;
         let pairs = x.len() / 2;
         let arguments = [
@@ -45,11 +43,11 @@ impl Cuda {
         positions: &[u32],
     ) -> Result<(CudaMatrix, CudaMatrix)> {
         let head = norms.head_dim;
-        check(q, positions, head)?;
-        check(k, positions, head)?;
+        let of = |x: &CudaMatrix| frequencies((x.rows, x.cols), positions, head, norms.theta);
+        of(k)?;
+        let frequencies = self.floats(&of(q)?)?;
         let scales = [norms.q, norms.k].map(|w| self.vector("turn_heads", w, head));
         let [q_scale, k_scale] = scales;
-        let frequencies = self.frequencies(head, norms.theta)?;
         let numbers = self.numbers(positions)?;
         let turned = (self.any(q.rows, q.cols)?, self.any(k.rows, k.cols)?);
         let (q_heads, k_heads) = (q.cols / head, k.cols / head);
@@ -73,29 +71,4 @@ impl Cuda {
         self.start("turn_heads", grid, (HEAD_WARPS * WARP) as u32, &arguments)?;
         Ok(turned)
     }
-
-    /// `theta^(-2 j / head_dim)` of every pair.
-    fn frequencies(&self, head_dim: usize, theta: f32) -> Result<Arc<Memory>> {
-        let of = |j: usize| 1.0 / theta.powf((2 * j) as f32 / head_dim as f32);
-        self.uploaded(
-            (0..head_dim / 2)
-                .map(of)
-                .flat_map(f32::to_ne_bytes)
-                .collect(),
-        )
-    }
-}
-
-/// One position a row, and rows of whole heads.
-fn check(x: &CudaMatrix, positions: &[u32], head_dim: usize) -> Result<()> {
-    same("rope", "the number of positions", positions.len(), x.rows)?;
-    if head_dim == 0 || !head_dim.is_multiple_of(2) || !x.cols.is_multiple_of(head_dim) {
-        return Err(KernelError::Shape {
-            operation: "rope",
-            what: "the head length",
-            got: head_dim,
-            expected: x.cols,
-        });
-    }
-    Ok(())
 }

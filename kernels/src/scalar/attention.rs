@@ -121,20 +121,29 @@ fn softmax(x: &mut [f32]) {
     }
 }
 
-pub(super) fn rope(x: &mut Matrix, positions: &[u32], head_dim: usize, theta: f32) -> Result<()> {
-    same("rope", "the number of positions", positions.len(), x.rows)?;
-    if head_dim == 0 || !head_dim.is_multiple_of(2) || !x.cols.is_multiple_of(head_dim) {
+/// The frequencies of a head's pairs, for rows of whole heads with one position each.
+pub(crate) fn frequencies(
+    (rows, cols): (usize, usize),
+    positions: &[u32],
+    head_dim: usize,
+    theta: f32,
+) -> Result<Vec<f32>> {
+    same("rope", "the number of positions", positions.len(), rows)?;
+    if head_dim == 0 || !head_dim.is_multiple_of(2) || !cols.is_multiple_of(head_dim) {
         return Err(KernelError::Shape {
             operation: "rope",
             what: "the head length",
             got: head_dim,
-            expected: x.cols,
+            expected: cols,
         });
     }
+    let of = |j: usize| 1.0 / theta.powf((2 * j) as f32 / head_dim as f32);
+    Ok((0..head_dim / 2).map(of).collect())
+}
+
+pub(super) fn rope(x: &mut Matrix, positions: &[u32], head_dim: usize, theta: f32) -> Result<()> {
     let half = head_dim / 2;
-    let frequencies: Vec<f32> = (0..half)
-        .map(|j| 1.0 / theta.powf((2 * j) as f32 / head_dim as f32))
-        .collect();
+    let frequencies = frequencies((x.rows, x.cols), positions, head_dim, theta)?;
     for (row, position) in x.values.chunks_mut(x.cols).zip(positions) {
         let turns: Vec<(f32, f32)> = frequencies
             .iter()

@@ -47,18 +47,22 @@ pub(super) fn add(x: &mut Matrix, y: &Matrix) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn gaussian(x: &Matrix, noise: Option<&Matrix>) -> Result<Matrix> {
-    let channels = x.cols / 2;
-    same("gaussian", "the row length", x.cols, channels * 2)?;
-    if let Some(noise) = noise {
-        same("gaussian", "the rows of the noise", noise.rows, x.rows)?;
-        same(
-            "gaussian",
-            "the row length of the noise",
-            noise.cols,
-            channels,
-        )?;
+/// Channels of a picture whose means and variances are `x`; shapes are rows and columns.
+pub(crate) fn channels_of_moments(
+    x: (usize, usize),
+    noise: Option<(usize, usize)>,
+) -> Result<usize> {
+    let channels = x.1 / 2;
+    same("gaussian", "the row length", x.1, channels * 2)?;
+    if let Some((rows, cols)) = noise {
+        same("gaussian", "the rows of the noise", rows, x.0)?;
+        same("gaussian", "the row length of the noise", cols, channels)?;
     }
+    Ok(channels)
+}
+
+pub(super) fn gaussian(x: &Matrix, noise: Option<&Matrix>) -> Result<Matrix> {
+    let channels = channels_of_moments((x.rows, x.cols), noise.map(|n| (n.rows, n.cols)))?;
     let mut out = Matrix::new(x.rows, channels)?;
     for n in 0..x.rows {
         let (mean, log_variance) = x.row(n).split_at(channels);

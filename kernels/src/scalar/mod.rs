@@ -3,9 +3,11 @@
 //! It is written to be read. Weights stay as they were given and are decoded row by row when they
 //! are used; every operation is the formula of its documentation.
 
-pub(crate) use attention::{check as check_attention, check_shapes};
+pub(crate) use attention::{check as check_attention, check_shapes, frequencies};
+pub(crate) use elementwise::channels_of_moments;
 pub(crate) use half::factor;
 pub(crate) use mixture::choose;
+pub(crate) use norm::scales_of_groups;
 
 mod attention;
 mod conv;

@@ -75,6 +75,34 @@ pub(super) fn group_moments(x: &Matrix, groups: usize) -> Result<GroupMoments> {
     })
 }
 
+/// Mean and `1 / sqrt(variance + eps)` of every group of `cols` channels.
+pub(crate) fn scales_of_groups(
+    cols: usize,
+    moments: &GroupMoments,
+    eps: f32,
+) -> Result<Vec<(f64, f64)>> {
+    let groups = moments.mean.len();
+    let fits = groups > 0 && cols > 0 && cols.is_multiple_of(groups);
+    if !fits || moments.squares.len() != groups {
+        return Err(KernelError::Shape {
+            operation: "group_norm",
+            what: "the number of groups",
+            got: groups,
+            expected: cols,
+        });
+    }
+    let scale = |(mean, squares): (&f64, &f64)| {
+        let variance = squares / moments.count.max(1.0);
+        (*mean, 1.0 / (variance + f64::from(eps)).sqrt())
+    };
+    Ok(moments
+        .mean
+        .iter()
+        .zip(&moments.squares)
+        .map(scale)
+        .collect())
+}
+
 pub(super) fn group_norm(
     x: &Matrix,
     moments: &GroupMoments,
@@ -83,32 +111,15 @@ pub(super) fn group_norm(
     eps: f32,
     swish: bool,
 ) -> Result<Matrix> {
-    let groups = moments.mean.len();
-    let fits = groups > 0 && x.cols > 0 && x.cols.is_multiple_of(groups);
-    if !fits || moments.squares.len() != groups {
-        return Err(KernelError::Shape {
-            operation: "group_norm",
-            what: "the number of groups",
-            got: groups,
-            expected: x.cols,
-        });
-    }
+    let groups = scales_of_groups(x.cols, moments, eps)?;
     let weight = w.vector("group_norm weight", x.cols)?;
     let bias = b.vector("group_norm bias", x.cols)?;
-    let width = x.cols / groups;
-    let channels: Vec<(f32, f32)> = (0..x.cols)
-        .map(|c| {
-            let g = c / width;
-            let variance = moments.squares[g] / moments.count.max(1.0);
-            let inverse = 1.0 / (variance + f64::from(eps)).sqrt();
-            (moments.mean[g] as f32, inverse as f32)
-        })
-        .collect();
+    let width = x.cols / groups.len();
     let mut out = x.clone();
     for row in out.values.chunks_exact_mut(x.cols) {
         for (c, v) in row.iter_mut().enumerate() {
-            let (mean, inverse) = channels[c];
-            let normal = (*v - mean) * inverse * weight[c] + bias[c];
+            let (mean, inverse) = groups[c / width];
+            let normal = (*v - mean as f32) * inverse as f32 * weight[c] + bias[c];
             *v = if swish { silu(normal) } else { normal };
         }
     }
