@@ -92,12 +92,12 @@ pub(super) fn gpus(tree: &Tree, notes: &mut Vec<String>) -> Vec<Gpu> {
         }
     }
     if !gpus.is_empty() {
-        if cuda.is_none() {
-            notes.push("a graphics driver is loaded, but there is no libcuda.so: CUDA programs cannot start".to_owned());
-        }
         notes.push(
-            "Kinglet computes on the cores unless --device cuda (or auto) asks for the graphics processor"
-                .to_owned(),
+            match cuda {
+                Some(_) => "Kinglet computes on the cores unless --device cuda (or auto) asks for the graphics processor",
+                None => "a graphics driver is loaded, but there is no libcuda.so: CUDA programs cannot start",
+            }
+            .to_owned(),
         );
     }
     gpus
