@@ -5,11 +5,10 @@
 //! when a larger score comes, both sums shrink by the difference (Milakov and Gimelshein, 2018). No
 //! query ever has all its scores in memory.
 
-use rayon::prelude::*;
-
 use super::cache::{Cache, Part};
 use super::float;
 use super::matmul::Shared;
+use super::pool;
 use super::set::InstructionSet;
 use crate::device::{AttentionShape, Mask};
 use crate::error::Result;
@@ -157,7 +156,7 @@ fn few(set: InstructionSet, q: &Matrix, past: &Past<'_>, shape: AttentionShape, 
     let done: Vec<Vec<Sums>> = if past.keys * q.cols * q.rows < 1 << 16 {
         (0..tasks).map(one).collect()
     } else {
-        (0..tasks).into_par_iter().map(one).collect()
+        pool::map(tasks, one)
     };
     for (h, stretches) in done.chunks_exact(stretches).enumerate() {
         for at in 0..q.rows * group {
@@ -209,13 +208,12 @@ fn many(set: InstructionSet, q: &Matrix, past: &Past<'_>, shape: AttentionShape,
     let scale = 1.0 / (head_dim as f32).sqrt();
     let tile = float::tile(set);
     let tiles = head_dim.div_ceil(tile);
-    let laid: Vec<Head> = (0..kv_heads)
-        .into_par_iter()
-        .map(|h| Head::new(set, past, (h * head_dim, head_dim), tile))
-        .collect();
+    let laid: Vec<Head> = pool::map(kv_heads, |h| {
+        Head::new(set, past, (h * head_dim, head_dim), tile)
+    });
     let shared = Shared(out.values.as_mut_ptr());
     let chunks = q.rows.div_ceil(QUERIES);
-    (0..heads * chunks).into_par_iter().for_each(|task| {
+    pool::for_each(heads * chunks, |task| {
         let (h, chunk) = (task / chunks, task % chunks);
         let head = &laid[h / group];
         let first = chunk * QUERIES;

@@ -1,11 +1,10 @@
 //! Convolution as a matrix product without laying windows out: for each tap of the kernel, the rows of
 //! the product are the input pixels under it.
 
-use rayon::prelude::*;
-
 use super::float;
 use super::matmul::Shared;
 use super::pack::Floats;
+use super::pool;
 use super::set::InstructionSet;
 use crate::device::ConvShape;
 use crate::error::{KernelError, Result, product, same};
@@ -56,32 +55,30 @@ pub(super) fn conv2d(
         }
     };
     let count = height * width;
-    (0..count.div_ceil(PIXELS))
-        .into_par_iter()
-        .for_each(|task| {
-            let pixels = task * PIXELS..((task + 1) * PIXELS).min(count);
-            let windows: Vec<Vec<&[f32]>> = (0..taps)
-                .map(|tap| pixels.clone().map(|p| under(p, tap)).collect())
-                .collect();
-            let tile = w.tile_rows;
-            let mut sums = vec![0.0; pixels.len() * tile];
-            let mut room = Vec::new();
-            for t in 0..w.rows.div_ceil(tile) {
-                let first = t * tile;
-                let bias = &bias[first..(first + tile).min(w.rows)];
-                for sum in sums.chunks_exact_mut(tile) {
-                    sum[..bias.len()].copy_from_slice(bias);
-                    sum[bias.len()..].fill(0.0);
-                }
-                for (tap, windows) in windows.iter().enumerate() {
-                    let part = w.part(set, t, tap * channels, (tap + 1) * channels, &mut room);
-                    float::gemm(set, part, tile, channels, windows, &mut sums);
-                }
-                for (pixel, sum) in pixels.clone().zip(sums.chunks_exact(tile)) {
-                    // SAFETY: the pixel is within `out`, and no other task has it.
-                    unsafe { shared.write(pixel * w.rows + first, &sum[..bias.len()]) };
-                }
+    pool::for_each(count.div_ceil(PIXELS), |task| {
+        let pixels = task * PIXELS..((task + 1) * PIXELS).min(count);
+        let windows: Vec<Vec<&[f32]>> = (0..taps)
+            .map(|tap| pixels.clone().map(|p| under(p, tap)).collect())
+            .collect();
+        let tile = w.tile_rows;
+        let mut sums = vec![0.0; pixels.len() * tile];
+        let mut room = Vec::new();
+        for t in 0..w.rows.div_ceil(tile) {
+            let first = t * tile;
+            let bias = &bias[first..(first + tile).min(w.rows)];
+            for sum in sums.chunks_exact_mut(tile) {
+                sum[..bias.len()].copy_from_slice(bias);
+                sum[bias.len()..].fill(0.0);
             }
-        });
+            for (tap, windows) in windows.iter().enumerate() {
+                let part = w.part(set, t, tap * channels, (tap + 1) * channels, &mut room);
+                float::gemm(set, part, tile, channels, windows, &mut sums);
+            }
+            for (pixel, sum) in pixels.clone().zip(sums.chunks_exact(tile)) {
+                // SAFETY: the pixel is within `out`, and no other task has it.
+                unsafe { shared.write(pixel * w.rows + first, &sum[..bias.len()]) };
+            }
+        }
+    });
     Ok(out)
 }

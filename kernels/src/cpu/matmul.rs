@@ -1,10 +1,9 @@
 //! Products of activations and packed weights: tiles among threads, tokens in groups.
 
-use rayon::prelude::*;
-
 use super::float;
 use super::int8::{self, MOST_ROWS, MOST_TOKENS, View, WHOLE};
 use super::pack::{Floats, Integers};
+use super::pool;
 use super::quantize::Activations;
 use super::set::InstructionSet;
 
@@ -51,7 +50,7 @@ fn for_tiles(tiles: usize, operations: usize, work: impl Fn(usize) + Sync) {
     if operations < ALONE || tiles == 1 {
         (0..tiles).for_each(work);
     } else {
-        (0..tiles).into_par_iter().for_each(&work);
+        pool::for_each(tiles, work);
     }
 }
 

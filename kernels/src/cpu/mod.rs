@@ -6,7 +6,7 @@
 //! - `pack`: weights in the order in which kernels read them; `quantize`: activations as integers.
 //! - `int8`: products of integers, one file an instruction set.
 //! - `roof`: what the processor can do at most; `timed`: products to compare with it.
-//! - `threads`: which cores work.
+//! - `threads`: which cores work; `pool`: how they share work.
 //! - `matmul`, `conv`, `attention`: the operations, cut into tasks for threads.
 //!
 //! Quantized weights are multiplied with activations that are quantized too, 32 values to a scale;
@@ -26,6 +26,7 @@ mod int8;
 mod lanes;
 mod matmul;
 mod pack;
+mod pool;
 mod quantize;
 pub mod roof;
 pub mod set;
@@ -33,8 +34,6 @@ pub mod set;
 mod tests;
 pub mod threads;
 pub mod timed;
-
-use rayon::prelude::*;
 
 use crate::device::{
     AttentionShape, ConvShape, Device, Expert, GroupMoments, RenormSpan, Role, WeightData,
@@ -173,7 +172,7 @@ impl Cpu {
         if x.values.len() <= VALUES {
             f(&mut x.values);
         } else {
-            x.values.par_chunks_mut(VALUES).for_each(&f);
+            pool::chunks(&mut x.values, VALUES, |_, part| f(part));
         }
     }
 
@@ -190,10 +189,9 @@ impl Cpu {
         if x.values.len() <= VALUES {
             f(&mut x.values, &y.values);
         } else {
-            x.values
-                .par_chunks_mut(VALUES)
-                .zip(y.values.par_chunks(VALUES))
-                .for_each(|(x, y)| f(x, y));
+            pool::chunks(&mut x.values, VALUES, |i, x| {
+                f(x, &y.values[i * VALUES..][..x.len()]);
+            });
         }
         Ok(())
     }
@@ -206,16 +204,11 @@ impl Cpu {
         f: impl Fn(&[f32], &mut [f32]) + Sync,
     ) -> Result<Matrix> {
         let mut out = Matrix::any(x.rows, x.cols)?;
-        if x.values.len() <= VALUES {
-            let runs = x.values.chunks(len).zip(out.values.chunks_mut(len));
+        let some = (VALUES / len + 1) * len;
+        pool::chunks(&mut out.values, some, |i, out| {
+            let runs = x.values[i * some..].chunks(len).zip(out.chunks_mut(len));
             runs.for_each(|(x, out)| f(x, out));
-        } else {
-            out.values
-                .par_chunks_mut(len)
-                .zip(x.values.par_chunks(len))
-                .with_min_len(VALUES / len + 1)
-                .for_each(|(out, x)| f(x, out));
-        }
+        });
         Ok(out)
     }
 
@@ -461,17 +454,16 @@ impl Device for Cpu {
     }
 
     fn halve(&self, x: &Matrix) -> Result<HalfMatrix> {
-        let largest = x
-            .values
-            .par_chunks(VALUES)
-            .map(|part| part.iter().fold(0.0f32, |m, v| m.max(v.abs())))
-            .reduce(|| 0.0, f32::max);
+        let part = |i: usize| &x.values[i * VALUES..x.values.len().min((i + 1) * VALUES)];
+        let largest = pool::map(x.values.len().div_ceil(VALUES), |i| {
+            part(i).iter().fold(0.0f32, |m, v| m.max(v.abs()))
+        });
+        let largest = largest.into_iter().fold(0.0, f32::max);
         let factor = factor(largest);
         let mut values = vec![0; x.values.len()];
-        values
-            .par_chunks_mut(VALUES)
-            .zip(x.values.par_chunks(VALUES))
-            .for_each(|(out, x)| float::to_f16(self.set, x, 1.0 / factor, out));
+        pool::chunks(&mut values, VALUES, |i, out| {
+            float::to_f16(self.set, part(i), 1.0 / factor, out);
+        });
         Ok(HalfMatrix {
             rows: x.rows,
             cols: x.cols,
@@ -482,10 +474,10 @@ impl Device for Cpu {
 
     fn restore(&self, x: &HalfMatrix) -> Result<Matrix> {
         let mut out = Matrix::any(x.rows, x.cols)?;
-        out.values
-            .par_chunks_mut(VALUES)
-            .zip(x.values.par_chunks(VALUES))
-            .for_each(|(out, half)| float::restore(self.set, half, x.factor, out));
+        pool::chunks(&mut out.values, VALUES, |i, out| {
+            let half = &x.values[i * VALUES..][..out.len()];
+            float::restore(self.set, half, x.factor, out);
+        });
         Ok(out)
     }
 
@@ -653,11 +645,11 @@ impl Device for Cpu {
         }
         // Parts of whole rows, joined in order, so that threads do not change the result.
         let rows = (VALUES / x.cols).max(1);
-        let parts: Vec<Result<GroupMoments>> = x
-            .values
-            .par_chunks(rows * x.cols)
-            .map(|part| Scalar.group_moments(&Scalar.upload(part, x.cols)?, groups))
-            .collect();
+        let size = rows * x.cols;
+        let parts: Vec<Result<GroupMoments>> = pool::map(x.values.len().div_ceil(size), |i| {
+            let part = &x.values[i * size..x.values.len().min((i + 1) * size)];
+            Scalar.group_moments(&Scalar.upload(part, x.cols)?, groups)
+        });
         let mut all: Option<GroupMoments> = None;
         for part in parts {
             let part = part?;
@@ -739,11 +731,12 @@ impl Device for Cpu {
             });
         }
         let mut out = Matrix::any(ids.len(), x.cols)?;
-        out.values
-            .par_chunks_mut(x.cols)
-            .zip(ids)
-            .with_min_len(VALUES / x.cols + 1)
-            .for_each(|(row, id)| row.copy_from_slice(x.row(*id as usize)));
+        let some = VALUES / x.cols + 1;
+        pool::chunks(&mut out.values, some * x.cols, |i, out| {
+            for (row, id) in out.chunks_mut(x.cols).zip(&ids[i * some..]) {
+                row.copy_from_slice(x.row(*id as usize));
+            }
+        });
         Ok(out)
     }
 

@@ -1,10 +1,9 @@
 //! Activations as small integers: blocks of 32 signed bytes with one scale.
 
-use rayon::prelude::*;
-
 use super::float;
 use super::int8;
 use super::pack::{BLOCK, Layout};
+use super::pool::{self, Parts};
 use super::set::InstructionSet;
 use crate::scalar::Values;
 
@@ -102,11 +101,18 @@ impl Rows {
                 float::quantize(set, x, q, scale, sums);
             }
         } else {
-            let integers = x.par_chunks(cols).zip(q.par_chunks_mut(cols));
-            let scales = out.scale.par_chunks_mut(blocks);
-            let scales = scales.zip(out.sums.par_chunks_mut(2 * blocks));
-            integers.zip(scales).for_each(|((x, q), (scale, sums))| {
-                float::quantize(set, x, q, scale, sums);
+            let some = (ALONE / cols).clamp(1, rows.div_ceil(2));
+            let q = Parts::new(q, some * cols);
+            let scale = Parts::new(&mut out.scale, some * blocks);
+            let sums = Parts::new(&mut out.sums, some * 2 * blocks);
+            pool::for_each(q.count(), |i| {
+                // SAFETY: every part is taken once.
+                let (q, scale, sums) = unsafe { (q.take(i), scale.take(i), sums.take(i)) };
+                let integers = x[i * some * cols..].chunks(cols).zip(q.chunks_mut(cols));
+                let scales = scale.chunks_mut(blocks).zip(sums.chunks_mut(2 * blocks));
+                for ((x, q), (scale, sums)) in integers.zip(scales) {
+                    float::quantize(set, x, q, scale, sums);
+                }
             });
         }
         out
@@ -168,12 +174,21 @@ impl Rows {
         let (q, q_left) = out.q.as_mut_slice().split_at_mut(whole * cols);
         let (scale, scale_left) = out.scale.split_at_mut(whole * blocks);
         let (sums, sums_left) = out.sums.split_at_mut(whole * 2 * blocks);
-        q.par_chunks_mut(size * cols)
-            .zip(scale.par_chunks_mut(size * blocks))
-            .zip(sums.par_chunks_mut(2 * size * blocks))
-            .with_min_len(1 + ALONE / (size * cols))
-            .enumerate()
-            .for_each(|(i, ((q, scale), sums))| one(i * size, size, (q, scale, sums)));
+        let some = 1 + ALONE / (size * cols);
+        let q = Parts::new(q, some * size * cols);
+        let scale = Parts::new(scale, some * size * blocks);
+        let sums = Parts::new(sums, some * 2 * size * blocks);
+        pool::for_each(q.count(), |i| {
+            // SAFETY: every part is taken once.
+            let (q, scale, sums) = unsafe { (q.take(i), scale.take(i), sums.take(i)) };
+            let groups = q
+                .chunks_mut(size * cols)
+                .zip(scale.chunks_mut(size * blocks))
+                .zip(sums.chunks_mut(2 * size * blocks));
+            for (group, ((q, scale), sums)) in groups.enumerate() {
+                one((i * some + group) * size, size, (q, scale, sums));
+            }
+        });
         let mut first = whole;
         while first < rows {
             let n = int8::tokens(set, rows - first);

@@ -6,6 +6,7 @@
 //! of microseconds: an idle agent burns nothing.
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 use crate::error::{KernelError, Result};
 
@@ -53,6 +54,16 @@ pub fn big_cores(root: &Path) -> Vec<usize> {
     big
 }
 
+/// The cores that threads stay on, if some are bigger than others.
+static BIG_CORES: OnceLock<Vec<usize>> = OnceLock::new();
+
+/// Keeps this thread, which computes, on the big cores, if [`start`] has found any.
+pub(super) fn stay_on_big_cores() {
+    if let Some(cores) = BIG_CORES.get() {
+        stay_on(cores);
+    }
+}
+
 /// Starts the threads: as many as `KINGLET_THREADS` says, else one for each big core, else one for each
 /// core. On a chip with big cores they stay there.
 ///
@@ -76,7 +87,8 @@ pub fn start() -> Result<()> {
     // 0 leaves the number to rayon: one for each core that this process may use.
     pool = pool.num_threads(wanted.unwrap_or(big.len()));
     if !big.is_empty() {
-        pool = pool.start_handler(move |_| stay_on(&big));
+        let cores = BIG_CORES.get_or_init(|| big);
+        pool = pool.start_handler(move |_| stay_on(cores));
     }
     pool.build_global()
         .map_err(|e| KernelError::Threads(e.to_string()))
