@@ -122,7 +122,7 @@ fn a_broker_that_knows_no_better_is_found_out_and_nothing_is_lost_when_it_is_kil
         "NATS killed 4 times: {newest} events stored, {} arrived, {twice} twice",
         all.len()
     );
-    assert!(newest > 30);
+    assert!(newest > 10, "{newest}");
     assert_eq!(all.len() as u64, newest, "{all:?}");
 }
 
@@ -225,7 +225,8 @@ fn goes_on_without(
         .iter()
         .filter(|(host, port)| log.contains(&format!("connected to {host}:{port}")));
     assert!(nodes.count() > 1, "{log}");
-    assert!(newest > 40);
+    // How many depends on the machine; some before, between and after.
+    assert!(newest > 10, "{newest}");
     assert_eq!(all.len() as u64, newest, "{all:?}\n{log}");
 }
 

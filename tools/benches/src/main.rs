@@ -5,6 +5,7 @@ mod formats;
 mod gpu;
 mod kernels;
 mod model;
+#[cfg(feature = "networks")]
 mod network;
 mod peer;
 mod random;
@@ -40,6 +41,7 @@ enum What {
     /// How close each format comes to weights.
     Formats(FormatArguments),
     /// ONNX graphs, by tract.
+    #[cfg(feature = "networks")]
     Networks(NetworkArguments),
     /// A graphics processor, as shares of its own limits.
     Gpu(GpuArguments),
@@ -80,6 +82,7 @@ struct ModelArguments {
     folder: PathBuf,
 }
 
+#[cfg(feature = "networks")]
 #[derive(Debug, Args)]
 struct NetworkArguments {
     /// Graphs of fixed shapes with one input and one output.
@@ -165,6 +168,7 @@ fn run(arguments: &Arguments) -> Result<()> {
                 arguments.json,
             )
         }
+        #[cfg(feature = "networks")]
         What::Networks(what) => network::run(what, arguments.json),
         What::Gpu(what) => gpu::run(what, arguments.json),
         What::Hold { file } => model::hold(cpu, file),
