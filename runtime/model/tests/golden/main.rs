@@ -80,8 +80,15 @@ fn every_golden_tensor_is_reached_by_the_kernels_of_graphics_processors() {
     );
 }
 
+/// On every instruction set of this processor, or those that `KINGLET_GOLDEN_SETS` names.
 fn on_every_set(bounds: Bounds) {
-    for kernels in InstructionSet::available() {
+    let wanted = std::env::var("KINGLET_GOLDEN_SETS").unwrap_or_default();
+    let named: Vec<&str> = wanted.split(',').filter(|name| !name.is_empty()).collect();
+    let available: Vec<InstructionSet> = InstructionSet::available().collect();
+    let known = |name: &&str| available.iter().any(|set| set.name() == *name);
+    assert!(named.iter().all(known), "KINGLET_GOLDEN_SETS={wanted}");
+    let chosen = |set: &InstructionSet| named.is_empty() || named.contains(&set.name());
+    for kernels in available.into_iter().filter(chosen) {
         // As the program does it.
         let cache = match bounds.format.block_values() {
             1 => CacheFormat::F32,
