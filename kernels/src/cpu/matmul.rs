@@ -11,10 +11,10 @@ use super::set::InstructionSet;
 const CACHE: usize = 512 << 10;
 /// Multiplications below which threads cost more than they bring.
 const ALONE: usize = 1 << 17;
-/// Tiles in a row.
-const STRETCH: usize = 4;
-/// Rows for which a tile of floats is not decoded, but read as it is stored for each of them.
+/// So few tokens wait for memory, not for multiplying: tiles of floats are read as they are stored, and a thread takes
+/// `STRETCH` tiles in a row.
 const FEW: usize = 3;
+const STRETCH: usize = 4;
 /// Inputs of a tile of floats that are decoded at once.
 const DEPTH: usize = 256;
 
@@ -47,10 +47,9 @@ impl Shared {
     }
 }
 
-/// Runs `work` for every tile, on all threads if it is worth it; for few tokens, which wait for memory, a thread takes
-/// `STRETCH` tiles in a row, if there are enough of them.
-fn for_tiles(tiles: usize, tokens: usize, operations: usize, work: impl Fn(usize) + Sync) {
-    if operations < ALONE || tiles == 1 {
+/// Runs `work` for every tile of a weight of so many values, on all threads if it is worth it.
+fn for_tiles(tiles: usize, tokens: usize, values: usize, work: impl Fn(usize) + Sync) {
+    if tokens * values < ALONE || tiles == 1 {
         return (0..tiles).for_each(work);
     }
     let enough = 8 * STRETCH * rayon::current_num_threads();
@@ -115,53 +114,47 @@ pub(super) fn integers(
     let shared = Shared(out.as_mut_ptr());
     for from in (0..a.rows).step_by(chunk) {
         let to = (from + chunk).min(a.rows);
-        for_tiles(
-            tiles.div_ceil(2),
-            to - from,
-            (to - from) * w.rows * w.cols,
-            |pair| {
-                let mut products = [[0.0; MOST_ROWS * MOST_TOKENS]; 2];
-                let mut others = products;
-                let t = 2 * pair;
-                let both = t + 1 < tiles;
-                let mut first = from;
-                while first < to {
-                    let n = int8::tokens(set, to - first);
-                    int8::tiles(set, w, t, both, &view, first, n, &mut products);
-                    let n_out = n.min(to - first);
-                    if let Some((up, view)) = &other {
-                        int8::tiles(set, up, t, both, view, first, n, &mut others);
-                    }
-                    for (half, products) in
-                        products.iter_mut().take(1 + usize::from(both)).enumerate()
-                    {
-                        let row = (t + half) * tile_rows;
-                        let rows = tile_rows.min(w.rows - row);
-                        if other.is_some() {
-                            let values = n_out * tile_rows;
-                            float::swiglu(set, &mut products[..values], &others[half][..values]);
-                        }
-                        for (i, values) in products.chunks_mut(tile_rows).take(n_out).enumerate() {
-                            if let Then::Bias(Some(bias)) = then {
-                                for (v, b) in values.iter_mut().zip(&bias[row..]) {
-                                    *v += b;
-                                }
-                            }
-                            if let Then::Add { rows: to, factors } = then {
-                                let (to, factor) = (to[first + i] as usize, factors[first + i]);
-                                // SAFETY: as below; the rows were checked.
-                                unsafe { shared.add(to * w.rows + row, factor, &values[..rows]) };
-                                continue;
-                            }
-                            // SAFETY: the token and the rows are within `out`, and this tile's rows are
-                            // no other tile's.
-                            unsafe { shared.write((first + i) * w.rows + row, &values[..rows]) };
-                        }
-                    }
-                    first += n_out;
+        for_tiles(tiles.div_ceil(2), to - from, w.rows * w.cols, |pair| {
+            let mut products = [[0.0; MOST_ROWS * MOST_TOKENS]; 2];
+            let mut others = products;
+            let t = 2 * pair;
+            let both = t + 1 < tiles;
+            let mut first = from;
+            while first < to {
+                let n = int8::tokens(set, to - first);
+                int8::tiles(set, w, t, both, &view, first, n, &mut products);
+                let n_out = n.min(to - first);
+                if let Some((up, view)) = &other {
+                    int8::tiles(set, up, t, both, view, first, n, &mut others);
                 }
-            },
-        );
+                for (half, products) in products.iter_mut().take(1 + usize::from(both)).enumerate()
+                {
+                    let row = (t + half) * tile_rows;
+                    let rows = tile_rows.min(w.rows - row);
+                    if other.is_some() {
+                        let values = n_out * tile_rows;
+                        float::swiglu(set, &mut products[..values], &others[half][..values]);
+                    }
+                    for (i, values) in products.chunks_mut(tile_rows).take(n_out).enumerate() {
+                        if let Then::Bias(Some(bias)) = then {
+                            for (v, b) in values.iter_mut().zip(&bias[row..]) {
+                                *v += b;
+                            }
+                        }
+                        if let Then::Add { rows: to, factors } = then {
+                            let (to, factor) = (to[first + i] as usize, factors[first + i]);
+                            // SAFETY: as below; the rows were checked.
+                            unsafe { shared.add(to * w.rows + row, factor, &values[..rows]) };
+                            continue;
+                        }
+                        // SAFETY: the token and the rows are within `out`, and this tile's rows are
+                        // no other tile's.
+                        unsafe { shared.write((first + i) * w.rows + row, &values[..rows]) };
+                    }
+                }
+                first += n_out;
+            }
+        });
     }
 }
 
@@ -193,7 +186,7 @@ pub(super) fn floats(
         }
     };
     let tiles = w.rows.div_ceil(tile_rows);
-    for_tiles(tiles, n, n * w.rows * w.cols, |t| {
+    for_tiles(tiles, n, w.rows * w.cols, |t| {
         let first = t * tile_rows;
         let mut products = vec![0.0; n * tile_rows];
         if let Some(bias) = bias {

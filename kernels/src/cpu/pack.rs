@@ -258,9 +258,7 @@ impl Floats {
         }
         room
     }
-}
 
-impl Floats {
     /// Adds the products of a few rows with tile `t`, read as it is stored; false where there is no kernel for that.
     pub(super) fn multiply_few(
         &self,
