@@ -71,8 +71,6 @@ pub(super) enum Kind {
     BytesHalves,
     /// Signed bytes; an f32 scale and an f32 offset a row: Q5_1, Q5_K.
     BytesOffset,
-    /// Signed bytes; two f32 scales and two f32 offsets a row: Q2_K.
-    BytesHalvesOffset,
     /// Nibbles, 8 larger than they are or signed; an f16 scale a row: Q4_0.
     Nibbles,
     /// Nibbles; an f16 scale and an f16 offset a row: Q4_1.
@@ -80,6 +78,9 @@ pub(super) enum Kind {
     /// Nibbles; a byte of scale and a byte of offset a row, and before every eighth block two f16
     /// factors a row: Q4_K.
     NibblesSuper,
+    /// Two bits; for each half of the block a nibble of scale and one of offset a row, and before every
+    /// eighth block two f16 factors a row: Q2_K.
+    TwoBitsSuper,
 }
 
 impl Kind {
@@ -88,7 +89,7 @@ impl Kind {
             Format::Q8_0 | Format::Q5_0 => Kind::Bytes,
             Format::Q3_K | Format::Q6_K => Kind::BytesHalves,
             Format::Q5_1 | Format::Q5_K => Kind::BytesOffset,
-            Format::Q2_K => Kind::BytesHalvesOffset,
+            Format::Q2_K => Kind::TwoBitsSuper,
             Format::Q4_0 => Kind::Nibbles,
             Format::Q4_1 => Kind::NibblesOffset,
             Format::Q4_K => Kind::NibblesSuper,
@@ -99,26 +100,36 @@ impl Kind {
     /// Bytes of the scales and offsets of one row in one block.
     pub(super) const fn scale_bytes(self) -> usize {
         match self {
-            Kind::Bytes | Kind::Nibbles | Kind::NibblesSuper => 2,
+            Kind::Bytes | Kind::Nibbles | Kind::NibblesSuper | Kind::TwoBitsSuper => 2,
             Kind::NibblesOffset => 4,
             Kind::BytesHalves | Kind::BytesOffset => 8,
-            Kind::BytesHalvesOffset => 16,
         }
     }
 
     /// Bytes of one row's factors before every eighth block.
     pub(super) const fn super_bytes(self) -> usize {
         match self {
-            Kind::NibblesSuper => 4,
+            Kind::NibblesSuper | Kind::TwoBitsSuper => 4,
             _ => 0,
         }
     }
 
-    pub(super) const fn nibbles(self) -> bool {
-        matches!(
-            self,
-            Kind::Nibbles | Kind::NibblesOffset | Kind::NibblesSuper
-        )
+    /// Bits of an integer.
+    pub(super) const fn bits(self) -> usize {
+        match self {
+            Kind::Bytes | Kind::BytesHalves | Kind::BytesOffset => 8,
+            Kind::Nibbles | Kind::NibblesOffset | Kind::NibblesSuper => 4,
+            Kind::TwoBitsSuper => 2,
+        }
+    }
+
+    /// Whether each half of a block has a scale of its own.
+    pub(super) const fn halves(self) -> bool {
+        matches!(self, Kind::BytesHalves | Kind::TwoBitsSuper)
+    }
+
+    pub(super) const fn offset(self) -> bool {
+        !matches!(self, Kind::Bytes | Kind::Nibbles | Kind::BytesHalves)
     }
 
     /// How much larger the stored integers are than the true ones.
@@ -126,15 +137,15 @@ impl Kind {
         match self {
             Kind::Nibbles if layout.signed_nibbles => 0.0,
             Kind::Nibbles => 8.0,
-            Kind::NibblesOffset | Kind::NibblesSuper => 0.0,
+            Kind::NibblesOffset | Kind::NibblesSuper | Kind::TwoBitsSuper => 0.0,
             _ if layout.unsigned => 128.0,
             _ => 0.0,
         }
     }
 
     /// Bytes of the integers of one row in one block.
-    const fn value_bytes(self) -> usize {
-        if self.nibbles() { BLOCK / 2 } else { BLOCK }
+    pub(super) const fn value_bytes(self) -> usize {
+        BLOCK * self.bits() / 8
     }
 }
 
@@ -444,8 +455,9 @@ impl Source {
                 if super_bytes > 0 && n.is_multiple_of(8) {
                     // d and dmin, each for all rows.
                     let at = at - super_bytes;
-                    tile[at + 2 * r..][..2].copy_from_slice(&block[..2]);
-                    tile[at + 2 * (rows + r)..][..2].copy_from_slice(&block[2..4]);
+                    let factors = super_factors(self.format, block);
+                    tile[at + 2 * r..][..2].copy_from_slice(&factors[..2]);
+                    tile[at + 2 * (rows + r)..][..2].copy_from_slice(&factors[2..]);
                 }
                 let scales = &mut tile[at..at + rows * kind.scale_bytes()];
                 self.pack_scales(kind, &unpacked, block, inner, run, rows, r, scales);
@@ -485,7 +497,11 @@ impl Source {
                 out[r] = scale;
                 out[rows + r] = offset;
             }
-            Kind::BytesHalves | Kind::BytesOffset | Kind::BytesHalvesOffset => {
+            Kind::TwoBitsSuper => {
+                out[r] = block[first];
+                out[rows + r] = block[first + 1];
+            }
+            Kind::BytesHalves | Kind::BytesOffset => {
                 let mut put4 = |i: usize, v: f32| {
                     out[4 * (i * rows + r)..][..4].copy_from_slice(&v.to_le_bytes());
                 };
@@ -501,22 +517,34 @@ impl Source {
     }
 }
 
-/// Writes the 32 integers of one row into their places in a block.
+/// Writes the 32 integers of one row into their places in a block. Where several share a byte, they are as many equal
+/// parts of the block, the first one in the lowest bits.
 fn pack_values(q: &[i8], kind: Kind, layout: Layout, r: usize, out: &mut [u8]) {
     let Layout { rows, group, .. } = layout;
     let place = |i: usize| (i / group * rows + r) * group + i % group;
-    if kind.nibbles() {
-        let bias = kind.bias(layout) as i8;
-        for i in 0..BLOCK / 2 {
-            // The first half of the block in the low nibbles, the second one in the high ones.
-            let (low, high) = ((q[i] + bias) as u8, (q[i + BLOCK / 2] + bias) as u8);
-            out[place(i)] = low & 15 | high << 4;
-        }
-    } else {
+    let bits = kind.bits();
+    if bits == 8 {
         let flip = if layout.unsigned { 128 } else { 0 };
         for (i, q) in q.iter().enumerate() {
             out[place(i)] = *q as u8 ^ flip;
         }
+        return;
+    }
+    let (bias, mask) = (kind.bias(layout) as i8, (1u8 << bits) - 1);
+    let part = kind.value_bytes();
+    for i in 0..part {
+        let shifted = |n: usize| ((q[n * part + i] + bias) as u8 & mask) << (n * bits);
+        out[place(i)] = (0..8 / bits)
+            .map(shifted)
+            .fold(0, |byte, value| byte | value);
+    }
+}
+
+/// The two f16 factors of a super-block with offsets, of its scales and of its offsets.
+fn super_factors(format: Format, block: &[u8]) -> &[u8] {
+    match format {
+        Format::Q2_K => &block[80..84],
+        _ => &block[..4],
     }
 }
 

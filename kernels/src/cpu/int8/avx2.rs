@@ -1,8 +1,8 @@
 //! AVX2: `vpmaddubsw` multiplies 32 unsigned bytes with signed ones, in pairs.
 //!
 //! A register holds four inputs of 8 rows. Signed bytes are multiplied as `|q| * (a with q's sign)`:
-//! two such products are at most 2 * 127 * 127 and fit 16 bits. Products of nibbles are small enough
-//! that a whole block's are added up in 16 bits.
+//! two such products are at most 2 * 127 * 127 and fit 16 bits. Products of nibbles and of two bits are small
+//! enough that a whole block's are added up in 16 bits.
 
 use std::arch::x86_64::*;
 
@@ -39,7 +39,7 @@ unsafe fn tokens<const KIND: u8, const T: usize>(
         let mut sums = [_mm256_setzero_ps(); T];
         let mut factors = w;
         for b in 0..p.blocks {
-            if KIND == kinds::NIBBLES_SUPER && b % 8 == 0 {
+            if kinds::supers(KIND) && b % 8 == 0 {
                 factors = w;
                 w = w.add(4 * ROWS);
             }
@@ -61,6 +61,22 @@ unsafe fn tokens<const KIND: u8, const T: usize>(
                             let a = _mm256_maddubs_epi16(first, four(t, i));
                             let b = _mm256_maddubs_epi16(second, four(t, i + 4));
                             *sum = _mm256_add_epi16(*sum, _mm256_add_epi16(a, b));
+                        }
+                    }
+                    for sum in &mut integers {
+                        *sum = _mm256_madd_epi16(*sum, ones);
+                    }
+                } else if KIND == kinds::TWO_BITS_SUPER {
+                    let low = _mm256_set1_epi8(3);
+                    for i in 0..2 {
+                        let four_of = _mm256_loadu_si256(w.add(32 * i).cast());
+                        for part in 2 * run..2 * run + 2 {
+                            let count = _mm_cvtsi32_si128(2 * part as i32);
+                            let q = _mm256_and_si256(_mm256_srl_epi16(four_of, count), low);
+                            for (t, sum) in integers.iter_mut().enumerate() {
+                                let pairs = _mm256_maddubs_epi16(q, four(t, 2 * part + i));
+                                *sum = _mm256_add_epi16(*sum, pairs);
+                            }
                         }
                     }
                     for sum in &mut integers {
@@ -90,7 +106,7 @@ unsafe fn tokens<const KIND: u8, const T: usize>(
                     }
                 }
             }
-            w = w.add(if kinds::nibbles(KIND) { 128 } else { 256 });
+            w = w.add(ROWS * kinds::value_bytes(KIND));
         }
         for (t, sum) in sums.iter().enumerate() {
             _mm256_storeu_ps(out.as_mut_ptr().add(t * ROWS), *sum);
@@ -122,7 +138,19 @@ unsafe fn scales<const KIND: u8>(
             }
             kinds::BYTES_HALVES => ([float(0), float(1)], [zero; 2], 64),
             kinds::BYTES_OFFSET => ([float(0), zero], [float(1), zero], 64),
-            _ => ([float(0), float(1)], [float(2), float(3)], 128),
+            _ => {
+                let (d, d_min) = (half(factors), _mm256_sub_ps(zero, half(factors.add(16))));
+                let run = |i: usize| {
+                    let both = _mm256_cvtepu8_epi32(_mm_loadl_epi64(w.add(ROWS * i).cast()));
+                    let scale = _mm256_and_si256(both, _mm256_set1_epi32(15));
+                    (
+                        _mm256_mul_ps(d, _mm256_cvtepi32_ps(scale)),
+                        _mm256_mul_ps(d_min, _mm256_cvtepi32_ps(_mm256_srli_epi32::<4>(both))),
+                    )
+                };
+                let (first, second) = (run(0), run(1));
+                ([first.0, second.0], [first.1, second.1], 16)
+            }
         }
     }
 }

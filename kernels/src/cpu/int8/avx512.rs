@@ -37,7 +37,7 @@ unsafe fn tokens<const KIND: u8, const T: usize>(
         let mut sums = [_mm512_setzero_ps(); T];
         let mut factors = w;
         for b in 0..p.blocks {
-            if KIND == kinds::NIBBLES_SUPER && b % 8 == 0 {
+            if kinds::supers(KIND) && b % 8 == 0 {
                 factors = w;
                 w = w.add(4 * ROWS);
             }
@@ -51,11 +51,19 @@ unsafe fn tokens<const KIND: u8, const T: usize>(
                     q[i] = _mm512_and_si512(both, low);
                     q[i + 4] = _mm512_and_si512(_mm512_srli_epi16::<4>(both), low);
                 });
-                w = w.add(256);
+            } else if KIND == kinds::TWO_BITS_SUPER {
+                let low = _mm512_set1_epi8(3);
+                unrolled!(i < 2, {
+                    let all = _mm512_loadu_si512(w.add(64 * i).cast());
+                    q[i] = _mm512_and_si512(all, low);
+                    q[i + 2] = _mm512_and_si512(_mm512_srli_epi16::<2>(all), low);
+                    q[i + 4] = _mm512_and_si512(_mm512_srli_epi16::<4>(all), low);
+                    q[i + 6] = _mm512_and_si512(_mm512_srli_epi16::<6>(all), low);
+                });
             } else {
                 unrolled!(i < 8, { q[i] = _mm512_loadu_si512(w.add(64 * i).cast()) });
-                w = w.add(512);
             }
+            w = w.add(ROWS * kinds::value_bytes(KIND));
             unrolled!(t < T, {
                 let [first, second] = halves(&q, p.q.add((b * T + t) * 32));
                 let a_scale = _mm512_set1_ps(*p.scale.add(b * T + t));
@@ -197,7 +205,7 @@ unsafe fn six<const KIND: u8, const T: usize>(
         let mut sums = [[_mm512_setzero_ps(); PAIR_TOKENS]; 2];
         let mut factors = [p0, p1];
         for b in 0..p.blocks {
-            if KIND == kinds::NIBBLES_SUPER && b % 8 == 0 {
+            if kinds::supers(KIND) && b % 8 == 0 {
                 factors = [p0, p1];
                 p0 = p0.add(4 * ROWS);
                 p1 = p1.add(4 * ROWS);
@@ -337,7 +345,19 @@ unsafe fn scales<const KIND: u8>(
             }
             kinds::BYTES_HALVES => ([float(0), float(1)], [zero; 2], 128),
             kinds::BYTES_OFFSET => ([float(0), zero], [float(1), zero], 128),
-            _ => ([float(0), float(1)], [float(2), float(3)], 256),
+            _ => {
+                let (d, d_min) = (half(factors), _mm512_sub_ps(zero, half(factors.add(32))));
+                let run = |i: usize| {
+                    let both = _mm512_cvtepu8_epi32(_mm_loadu_si128(w.add(ROWS * i).cast()));
+                    let scale = _mm512_and_si512(both, _mm512_set1_epi32(15));
+                    (
+                        _mm512_mul_ps(d, _mm512_cvtepi32_ps(scale)),
+                        _mm512_mul_ps(d_min, _mm512_cvtepi32_ps(_mm512_srli_epi32::<4>(both))),
+                    )
+                };
+                let (first, second) = (run(0), run(1));
+                ([first.0, second.0], [first.1, second.1], 32)
+            }
         }
     }
 }

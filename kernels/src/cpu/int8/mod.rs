@@ -36,10 +36,9 @@ pub(super) struct View<'a> {
 
 impl<'a> View<'a> {
     pub(super) fn new(set: InstructionSet, a: &'a Activations, w: &Integers) -> Self {
-        let halves = matches!(w.kind, Kind::BytesHalves | Kind::BytesHalvesOffset);
+        let halves = w.kind.halves();
         let bias = w.kind.bias(w.layout);
-        let offset = !matches!(w.kind, Kind::Bytes | Kind::Nibbles | Kind::BytesHalves);
-        let needed = bias != 0.0 || offset;
+        let needed = bias != 0.0 || w.kind.offset();
         let mut block_sums = Vec::new();
         if !halves && needed {
             block_sums.reserve(a.sums.len() / 2);
@@ -184,13 +183,28 @@ mod kinds {
     pub(super) const BYTES: u8 = 0;
     pub(super) const BYTES_HALVES: u8 = 1;
     pub(super) const BYTES_OFFSET: u8 = 2;
-    pub(super) const BYTES_HALVES_OFFSET: u8 = 3;
-    pub(super) const NIBBLES: u8 = 4;
-    pub(super) const NIBBLES_OFFSET: u8 = 5;
-    pub(super) const NIBBLES_SUPER: u8 = 6;
+    pub(super) const NIBBLES: u8 = 3;
+    pub(super) const NIBBLES_OFFSET: u8 = 4;
+    pub(super) const NIBBLES_SUPER: u8 = 5;
+    pub(super) const TWO_BITS_SUPER: u8 = 6;
 
     pub(super) const fn nibbles(kind: u8) -> bool {
-        kind >= NIBBLES
+        matches!(kind, NIBBLES | NIBBLES_OFFSET | NIBBLES_SUPER)
+    }
+
+    /// Bytes of a row's integers in a block.
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    pub(super) const fn value_bytes(kind: u8) -> usize {
+        match kind {
+            BYTES | BYTES_HALVES | BYTES_OFFSET => 32,
+            TWO_BITS_SUPER => 8,
+            _ => 16,
+        }
+    }
+
+    /// Whether factors come before every eighth block.
+    pub(super) const fn supers(kind: u8) -> bool {
+        matches!(kind, NIBBLES_SUPER | TWO_BITS_SUPER)
     }
 
     /// Whether unsigned integers are stored that are larger than the true ones.
@@ -200,13 +214,13 @@ mod kinds {
     }
 
     pub(super) const fn halves(kind: u8) -> bool {
-        kind == BYTES_HALVES || kind == BYTES_HALVES_OFFSET
+        matches!(kind, BYTES_HALVES | TWO_BITS_SUPER)
     }
 
     pub(super) const fn offset(kind: u8) -> bool {
         matches!(
             kind,
-            BYTES_OFFSET | BYTES_HALVES_OFFSET | NIBBLES_OFFSET | NIBBLES_SUPER
+            BYTES_OFFSET | NIBBLES_OFFSET | NIBBLES_SUPER | TWO_BITS_SUPER
         )
     }
 }
@@ -219,10 +233,10 @@ macro_rules! for_kind {
                 (Kind::Bytes, $t) => $f::<{ kinds::BYTES }, $t> $args,
                 (Kind::BytesHalves, $t) => $f::<{ kinds::BYTES_HALVES }, $t> $args,
                 (Kind::BytesOffset, $t) => $f::<{ kinds::BYTES_OFFSET }, $t> $args,
-                (Kind::BytesHalvesOffset, $t) => $f::<{ kinds::BYTES_HALVES_OFFSET }, $t> $args,
                 (Kind::Nibbles, $t) => $f::<{ kinds::NIBBLES }, $t> $args,
                 (Kind::NibblesOffset, $t) => $f::<{ kinds::NIBBLES_OFFSET }, $t> $args,
                 (Kind::NibblesSuper, $t) => $f::<{ kinds::NIBBLES_SUPER }, $t> $args,
+                (Kind::TwoBitsSuper, $t) => $f::<{ kinds::TWO_BITS_SUPER }, $t> $args,
             )*
             (_, n) => unreachable!("no kernel takes {n} tokens"),
         }

@@ -57,13 +57,14 @@ unsafe fn scales<const KIND: u8>(w: *const u8, factors: *const u8) -> ([Scales; 
             let at = w.add(4 * ROWS * i).cast();
             [vld1q_f32(at), vld1q_f32(at.add(4))]
         };
-        let byte = |at: *const u8| {
-            let wide = vmovl_u8(vld1_u8(at));
+        let eight = |bytes: uint8x8_t| {
+            let wide = vmovl_u8(bytes);
             [
                 vcvtq_f32_u32(vmovl_u16(vget_low_u16(wide))),
                 vcvtq_f32_u32(vmovl_high_u16(wide)),
             ]
         };
+        let byte = |at: *const u8| eight(vld1_u8(at));
         let product = |a: [float32x4_t; 2], b: [float32x4_t; 2]| {
             [vmulq_f32(a[0], b[0]), vmulq_f32(a[1], b[1])]
         };
@@ -91,11 +92,16 @@ unsafe fn scales<const KIND: u8>(w: *const u8, factors: *const u8) -> ([Scales; 
                 ([run(0), run(1)], 64)
             }
             _ => {
-                let run = |i| Scales {
-                    scale: float(i),
-                    offset: float(2 + i),
+                let (d, d_min) = (halves(factors), halves(factors.add(16)));
+                let d_min = [vnegq_f32(d_min[0]), vnegq_f32(d_min[1])];
+                let run = |i: usize| {
+                    let both = vld1_u8(w.add(ROWS * i));
+                    Scales {
+                        scale: product(d, eight(vand_u8(both, vdup_n_u8(15)))),
+                        offset: product(d_min, eight(vshr_n_u8::<4>(both))),
+                    }
                 };
-                ([run(0), run(1)], 128)
+                ([run(0), run(1)], 16)
             }
         }
     }
@@ -150,6 +156,15 @@ unsafe fn integers<const KIND: u8>(w: *const u8) -> [int8x16_t; 16] {
             for i in 0..8 {
                 (q[i], q[i + 8]) = nibbles::<KIND>(vld1q_u8(w.add(16 * i)));
             }
+        } else if KIND == kinds::TWO_BITS_SUPER {
+            let low = vdupq_n_u8(3);
+            for i in 0..4 {
+                let all = vld1q_u8(w.add(16 * i));
+                q[i] = vreinterpretq_s8_u8(vandq_u8(all, low));
+                q[i + 4] = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8::<2>(all), low));
+                q[i + 8] = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8::<4>(all), low));
+                q[i + 12] = vreinterpretq_s8_u8(vshrq_n_u8::<6>(all));
+            }
         } else {
             for (i, q) in q.iter_mut().enumerate() {
                 *q = vld1q_s8(w.add(16 * i).cast());
@@ -157,11 +172,6 @@ unsafe fn integers<const KIND: u8>(w: *const u8) -> [int8x16_t; 16] {
         }
     }
     q
-}
-
-/// Bytes of a block's integers.
-const fn value_bytes(kind: u8) -> usize {
-    if kinds::nibbles(kind) { 128 } else { 256 }
 }
 
 /// The sums of a token: `sum += (scaled integers) * scale + a_sum * offset`.
@@ -207,14 +217,14 @@ unsafe fn dotprod_tokens<const KIND: u8, const T: usize>(
         let mut sums = [[vdupq_n_f32(0.0); 2]; T];
         let mut factors = w;
         for b in 0..p.blocks {
-            if KIND == kinds::NIBBLES_SUPER && b % 8 == 0 {
+            if kinds::supers(KIND) && b % 8 == 0 {
                 factors = w;
                 w = w.add(4 * ROWS);
             }
             let (s, bytes) = scales::<KIND>(w, factors);
             w = w.add(bytes);
             let q = integers::<KIND>(w);
-            w = w.add(value_bytes(KIND));
+            w = w.add(ROWS * kinds::value_bytes(KIND));
             unrolled!(t < T, {
                 let a = p.q.add((b * T + t) * 32);
                 let (first, second) = (vld1q_s8(a), vld1q_s8(a.add(16)));
@@ -264,14 +274,14 @@ unsafe fn plain_tokens<const KIND: u8, const T: usize>(
         let mut sums = [[vdupq_n_f32(0.0); 2]; T];
         let mut factors = w;
         for b in 0..p.blocks {
-            if KIND == kinds::NIBBLES_SUPER && b % 8 == 0 {
+            if kinds::supers(KIND) && b % 8 == 0 {
                 factors = w;
                 w = w.add(4 * ROWS);
             }
             let (s, bytes) = scales::<KIND>(w, factors);
             w = w.add(bytes);
             let q = integers::<KIND>(w);
-            w = w.add(value_bytes(KIND));
+            w = w.add(ROWS * kinds::value_bytes(KIND));
             for (t, sum) in sums.iter_mut().enumerate() {
                 let a = p.q.add((b * T + t) * 32).cast::<i32>();
                 let a_scale = *p.scale.add(b * T + t);
@@ -315,14 +325,14 @@ unsafe fn i8mm_pairs<const KIND: u8, const P: usize>(mut w: *const u8, p: Pointe
         let mut sums = [[vdupq_n_f32(0.0); 4]; P];
         let mut factors = w;
         for b in 0..p.blocks {
-            if KIND == kinds::NIBBLES_SUPER && b % 8 == 0 {
+            if kinds::supers(KIND) && b % 8 == 0 {
                 factors = w;
                 w = w.add(4 * ROWS);
             }
             let (s, bytes) = scales::<KIND>(w, factors);
             w = w.add(bytes);
             let q = integers::<KIND>(w);
-            w = w.add(value_bytes(KIND));
+            w = w.add(ROWS * kinds::value_bytes(KIND));
             let runs = if kinds::halves(KIND) { 2 } else { 1 };
             unrolled!(pair < P, {
                 let a = p.q.add((b * P + pair) * 64);

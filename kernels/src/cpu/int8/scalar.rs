@@ -15,11 +15,12 @@ pub(super) unsafe fn tile(
 ) {
     let (rows, group) = (w.layout.rows, w.layout.group);
     let kind = w.kind;
-    let halves = matches!(kind, Kind::BytesHalves | Kind::BytesHalvesOffset);
-    let has_offset = !matches!(kind, Kind::Bytes | Kind::Nibbles | Kind::BytesHalves);
+    let halves = kind.halves();
     let runs = if halves { 2 } else { 1 };
     out[..n * rows].fill(0.0);
-    let value_bytes = if kind.nibbles() { BLOCK / 2 } else { BLOCK } * rows;
+    // So many values lie in bytes of their own; the next ones are further up in the same bytes.
+    let (bits, part) = (kind.bits(), kind.value_bytes());
+    let mask = u8::MAX >> (8 - bits);
     let mut rest = tile;
     let mut factors: &[u8] = &[];
     for b in 0..p.blocks {
@@ -27,18 +28,17 @@ pub(super) unsafe fn tile(
             (factors, rest) = rest.split_at(rows * kind.super_bytes());
         }
         let (scales, after) = rest.split_at(rows * kind.scale_bytes());
-        let (values, after) = after.split_at(value_bytes);
+        let (values, after) = after.split_at(rows * part);
         rest = after;
         for r in 0..rows {
             let mut q = [0i16; BLOCK];
-            let place = |i: usize| (i / group * rows + r) * group + i % group;
-            for i in 0..BLOCK / 2 {
-                (q[i], q[i + BLOCK / 2]) = if kind.nibbles() {
-                    let both = values[place(i)];
-                    (i16::from(both & 15), i16::from(both >> 4))
+            for (i, q) in q.iter_mut().enumerate() {
+                let (i, shift) = (i % part, i / part * bits);
+                let byte = values[(i / group * rows + r) * group + i % group];
+                *q = if bits == 8 {
+                    i16::from(byte as i8)
                 } else {
-                    let value = |i| i16::from(values[place(i)] as i8);
-                    (value(i), value(i + BLOCK / 2))
+                    i16::from(byte >> shift & mask)
                 };
             }
             for t in 0..n {
@@ -63,7 +63,7 @@ pub(super) unsafe fn tile(
                     unsafe {
                         let scaled = *sum as f32 * a_scale + *p.corrections.add(at);
                         out[t * rows + r] += scaled * scale;
-                        if has_offset {
+                        if kind.offset() {
                             out[t * rows + r] += *p.sums.add(at) * offset;
                         }
                     }
@@ -99,6 +99,12 @@ fn scale_and_offset(
         ),
         Kind::BytesHalves => (float(run), 0.0),
         Kind::BytesOffset => (float(0), float(1)),
-        Kind::BytesHalvesOffset => (float(run), float(2 + run)),
+        Kind::TwoBitsSuper => {
+            let both = scales[run * rows + r];
+            (
+                half(factors, 0) * f32::from(both & 15),
+                -(half(factors, 1) * f32::from(both >> 4)),
+            )
+        }
     }
 }
