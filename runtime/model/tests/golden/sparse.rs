@@ -75,8 +75,7 @@ pub(crate) fn skipped<D: Device>(set: &mut Set, source: &Source, make: &dyn Fn()
 pub(crate) fn experts<D: Device>(set: &mut Set, source: &Source, make: &dyn Fn() -> D) {
     const FILE: &str = "moe/t2i.safetensors";
     // The adapted checkpoint is the dense one with two files replaced.
-    let folder = std::env::temp_dir().join(format!("kinglet-golden-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
+    let folder = tempfile::tempdir().unwrap();
     for (from, file) in [
         ("checkpoint", "ae.safetensors"),
         ("checkpoint", "config.json"),
@@ -85,10 +84,9 @@ pub(crate) fn experts<D: Device>(set: &mut Set, source: &Source, make: &dyn Fn()
         ("moe", "ema.safetensors"),
         ("moe", "llm_config.json"),
     ] {
-        std::fs::copy(set.root().join(from).join(file), folder.join(file)).unwrap();
+        std::fs::copy(set.root().join(from).join(file), folder.path().join(file)).unwrap();
     }
-    let sparse = set.source(&folder);
-    std::fs::remove_dir_all(&folder).unwrap();
+    let sparse = set.source(folder.path());
     for name in set.names("moe/ema.safetensors") {
         let gguf = kinglet_model::names::from_original(&name).unwrap();
         assert!(sparse.tensors.contains_key(&gguf));
