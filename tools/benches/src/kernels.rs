@@ -8,9 +8,10 @@ use crate::row::Row;
 use crate::{KernelArguments, Result};
 
 /// The formats that are measured.
-const FORMATS: [Format; 5] = [
+const FORMATS: [Format; 6] = [
     Format::Q8_0,
     Format::Q4_0,
+    Format::Q2_K,
     Format::Q4_K,
     Format::Q6_K,
     Format::F16,
@@ -38,9 +39,11 @@ pub(crate) fn run(cpu: Cpu, arguments: &KernelArguments, json: bool) -> Result<(
         roof.integers.unwrap_or(0.0) / 1e9,
         roof.read / 1e9
     );
-    let mut peer = (arguments.ggml.as_deref())
-        .map(|program| Peer::start(program, &[]))
-        .transpose()?;
+    let mut peers = Vec::new();
+    if let Some(program) = &arguments.ggml {
+        peers.push(Peer::start(program, &[])?);
+        peers.push(Peer::start_in_large_pages(program, &[])?);
+    }
     for format in FORMATS.into_iter().filter(wanted) {
         // Other programs may have been in the way.
         let again = Roof::measure(cpu.set());
@@ -49,7 +52,7 @@ pub(crate) fn run(cpu: Cpu, arguments: &KernelArguments, json: bool) -> Result<(
             roof.integers = again.integers;
         }
         for shape in SHAPES {
-            for row in matmul(cpu, format, shape, &roof, peer.as_mut())? {
+            for row in matmul(cpu, format, shape, &roof, &mut peers)? {
                 row.print(json);
             }
         }
@@ -62,7 +65,7 @@ fn matmul(
     format: Format,
     shape: (usize, usize, usize),
     roof: &Roof,
-    mut peer: Option<&mut Peer>,
+    peers: &mut [Peer],
 ) -> Result<Vec<Row>> {
     let (m, k, n) = shape;
     let threads = rayon::current_num_threads();
@@ -74,7 +77,7 @@ fn matmul(
     let mut theirs = Best::default();
     for _ in 0..TURNS {
         ours = ours.min(product.seconds(repeats)?);
-        if let Some(peer) = peer.as_deref_mut() {
+        for peer in &mut *peers {
             let name = format.name();
             theirs.take(peer.ask(&format!("{name} {m} {k} {n} {copies} {threads} {repeats}"))?);
         }

@@ -74,6 +74,9 @@ struct ModelArguments {
     /// A program `block` of tools/peers/sd: NAME=FILE, one for each way in which it was built.
     #[arg(long, value_parser = named_file)]
     sd: Vec<(String, PathBuf)>,
+    /// SmolLM2-135M as a GGUF file.
+    #[arg(long)]
+    smollm2: Option<PathBuf>,
     /// The program of tools/peers/candle.
     #[arg(long)]
     candle: Option<PathBuf>,

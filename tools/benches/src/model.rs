@@ -29,6 +29,9 @@ pub(crate) enum Work {
     /// Qwen2.5-1.5B's shape, the same.
     #[value(name = "1.5b")]
     Middle,
+    /// SmolLM2-135M, its own weights, the same; norms of queries and keys that it has not are ones.
+    #[value(name = "smollm2")]
+    SmolLm2,
     /// Two layers of the 7B shape with 1,024 latent tokens: dense, and half of 37 experts.
     Pair,
     /// One layer of the 7B shape, with 28 heads of keys, and 1,024 latent tokens.
@@ -59,6 +62,15 @@ const MIDDLE: Shape = Shape {
     layers: 28,
     ..SMALL
 };
+const SMOLLM2: Shape = Shape {
+    hidden: 576,
+    inner: 1536,
+    heads: 9,
+    kv_heads: 3,
+    layers: 30,
+    vocabulary: 49_152,
+    ..SMALL
+};
 /// Both sides are measured so often in turn.
 const TURNS: usize = 3;
 
@@ -73,6 +85,7 @@ pub(crate) fn run(cpu: Cpu, arguments: &ModelArguments, json: bool) -> Result<()
     let default = [
         Work::Small,
         Work::Middle,
+        Work::SmolLm2,
         Work::Pair,
         Work::Block,
         Work::Decoder,
@@ -92,14 +105,18 @@ pub(crate) fn run(cpu: Cpu, arguments: &ModelArguments, json: bool) -> Result<()
         match work {
             Work::Small => {
                 for format in [Format::Q8_0, Format::Q4_0] {
-                    bench.language("0.5b", &SMALL, format)?;
+                    bench.random("0.5b", &SMALL, format)?;
                 }
             }
             Work::Middle => {
                 for format in [Format::Q8_0, Format::Q4_0, Format::Q4_K] {
-                    bench.language("1.5b", &MIDDLE, format)?;
+                    bench.random("1.5b", &MIDDLE, format)?;
                 }
             }
+            Work::SmolLm2 => match &arguments.smollm2 {
+                Some(file) => bench.smollm2(file)?,
+                None => eprintln!("NOT MEASURED: smollm2, whose file is not given"),
+            },
             Work::Pair => bench.pair()?,
             Work::Block => bench.block()?,
             Work::Decoder => bench.decoder()?,
@@ -140,35 +157,61 @@ pub(crate) fn operations_of_a_token(source: &Source) -> f64 {
 }
 
 impl Bench<'_> {
-    fn language(&self, name: &str, shape: &Shape, format: Format) -> Result<()> {
+    fn random(&self, name: &str, shape: &Shape, format: Format) -> Result<()> {
         let source = random::source(shape, format)?;
         let folder = &self.arguments.folder;
         std::fs::create_dir_all(folder).map_err(|e| BenchError::File(folder.clone(), e))?;
         let file = folder.join(format!("qwen2-{name}-{format}.gguf"));
-        let threads = rayon::current_num_threads().to_string();
-        let mut peers = Vec::new();
-        let programs = [
-            ("llama.cpp", &self.arguments.llama),
-            ("candle", &self.arguments.candle),
-        ];
-        for (name, program) in programs {
-            if let Some(program) = program {
-                if peers.is_empty() {
-                    random::write_qwen2(&source, &file)?;
-                }
-                let peer = Peer::start(program, &[file.as_os_str(), OsStr::new(&threads)])?;
-                peers.push((name, peer));
-            }
+        if self.arguments.llama.is_some() || self.arguments.candle.is_some() {
+            random::write_qwen2(&source, &file)?;
         }
-        let (bytes, operations) = (read_by_a_token(&source), operations_of_a_token(&source));
-        let model = Model::load(&source, self.cpu)?;
+        let mut peers = self.llama(&file)?;
+        if let Some(program) = &self.arguments.candle {
+            let threads = rayon::current_num_threads().to_string();
+            let arguments = [file.as_os_str(), OsStr::new(&threads)];
+            peers.push(("candle", Peer::start(program, &arguments)?));
+        }
+        self.language(name, &source, format, &file, &mut peers)
+    }
+
+    fn smollm2(&self, file: &Path) -> Result<()> {
+        let (source, format) = random::with_weights_of(&SMOLLM2, file)?;
+        self.language("smollm2", &source, format, file, &mut self.llama(file)?)
+    }
+
+    /// llama.cpp on a file, as it loads it and with its weights in large pages.
+    fn llama(&self, file: &Path) -> Result<Vec<(&'static str, Peer)>> {
+        let Some(program) = &self.arguments.llama else {
+            return Ok(Vec::new());
+        };
+        let threads = rayon::current_num_threads().to_string();
+        let arguments = [file.as_os_str(), OsStr::new(&threads), OsStr::new("own")];
+        Ok(vec![
+            ("llama.cpp", Peer::start(program, &arguments[..2])?),
+            (
+                "llama.cpp",
+                Peer::start_in_large_pages(program, &arguments)?,
+            ),
+        ])
+    }
+
+    /// Reading 128 and 512 tokens, writing 64, and memory; the peers have `file`, which is the same model.
+    fn language(
+        &self,
+        name: &str,
+        source: &Source,
+        format: Format,
+        file: &Path,
+        peers: &mut [(&str, Peer)],
+    ) -> Result<()> {
+        let (bytes, operations) = (read_by_a_token(source), operations_of_a_token(source));
+        let model = Model::load(source, self.cpu)?;
         for tokens in [128, 512] {
             let ids: Vec<u32> = (0..tokens).map(|i| i as u32 * 37 % 1000).collect();
-            let (ours, theirs) =
-                self.alternate(&mut peers, &format!("prefill {tokens}"), || {
-                    let mut context = model.context();
-                    seconds(|| next(&model, &mut context, &ids))
-                })?;
+            let (ours, theirs) = self.alternate(peers, &format!("prefill {tokens}"), || {
+                let mut context = model.context();
+                seconds(|| next(&model, &mut context, &ids))
+            })?;
             let limit = self
                 .roof
                 .integers
@@ -183,7 +226,7 @@ impl Bench<'_> {
             );
         }
         let (first, tokens) = ((0..16).collect::<Vec<u32>>(), 64);
-        let (ours, theirs) = self.alternate(&mut peers, &format!("decode {tokens}"), || {
+        let (ours, theirs) = self.alternate(peers, &format!("decode {tokens}"), || {
             let mut context = model.context();
             next(&model, &mut context, &first)?;
             seconds(|| {
@@ -199,7 +242,7 @@ impl Bench<'_> {
             limit,
             &theirs,
         );
-        self.memory(name, &source, format, &mut peers)
+        self.memory(name, source, format, file, peers)
     }
 
     /// The most memory of a process that reads 512 tokens, by the bytes of its container: ours has the
@@ -209,6 +252,7 @@ impl Bench<'_> {
         name: &str,
         source: &Source,
         format: Format,
+        theirs: &Path,
         peers: &mut [(&str, Peer)],
     ) -> Result<()> {
         let file = self.arguments.folder.join(format!("{name}-{format}.gguf"));
@@ -232,17 +276,12 @@ impl Bench<'_> {
             1.0 / share,
             "containers/peak",
         );
-        let theirs = peers.iter_mut().find(|(name, _)| *name == "candle");
-        if let Some((name, peer)) = theirs {
+        if let Some((name, peer)) = peers.iter_mut().find(|(name, _)| *name == "candle") {
             let most = peer
                 .ask("memory")?
                 .first()
                 .map_or(f64::INFINITY, |(_, bytes)| *bytes);
-            let other = self.arguments.folder.join(format!(
-                "qwen2-{}",
-                file.file_name().unwrap_or_default().to_string_lossy()
-            ));
-            let other = of(most, &other)?;
+            let other = of(most, theirs)?;
             row.peer = Some((*name).to_owned());
             row.peer_config = Some("its own reader".to_owned());
             row.theirs = Some(other);

@@ -8,6 +8,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use crate::{BenchError, Result};
 
 pub(crate) struct Peer {
+    /// Behind the names of its configurations.
+    way: &'static str,
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
@@ -15,9 +17,20 @@ pub(crate) struct Peer {
 
 impl Peer {
     pub(crate) fn start(program: &Path, arguments: &[&OsStr]) -> Result<Self> {
+        Peer::run(program, Command::new(program).args(arguments), "")
+    }
+
+    /// The same with its weights in large pages where the system gives them: glibc's allocator asks for them.
+    pub(crate) fn start_in_large_pages(program: &Path, arguments: &[&OsStr]) -> Result<Self> {
+        let mut command = Command::new(program);
+        let command = command.args(arguments);
+        let command = command.env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
+        Peer::run(program, command, ",large-pages")
+    }
+
+    fn run(program: &Path, command: &mut Command, way: &'static str) -> Result<Self> {
         let fail = |e: std::io::Error| BenchError::Peer(format!("{}: {e}", program.display()));
-        let mut child = Command::new(program)
-            .args(arguments)
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -27,6 +40,7 @@ impl Peer {
         let input = child.stdin.take().ok_or_else(missing)?;
         let output = BufReader::new(child.stdout.take().ok_or_else(missing)?);
         Ok(Peer {
+            way,
             child,
             input,
             output,
@@ -44,7 +58,7 @@ impl Peer {
         }
         let one = |word: &str| {
             let (name, seconds) = word.rsplit_once('=')?;
-            Some((name.to_owned(), seconds.parse().ok()?))
+            Some((format!("{name}{}", self.way), seconds.parse().ok()?))
         };
         Ok(line.split_whitespace().filter_map(one).collect())
     }

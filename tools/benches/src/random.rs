@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use bytes::Bytes;
-use kinglet_container::gguf::{Value, Writer};
+use kinglet_container::gguf::{Gguf, Value, Writer};
 use kinglet_container::{Tensor, TensorType};
 use kinglet_kernels::Format;
 use kinglet_kernels::blocks::encode_row;
@@ -92,6 +92,35 @@ pub(crate) fn source(shape: &Shape, format: Format) -> Result<Source> {
         defaults: Vec::new(),
         packed: None,
     })
+}
+
+/// A model of this shape with the language weights of a GGUF file, and the format that most of them are in. What the
+/// file does not have stays random; a file without an output layer writes with its table of tokens.
+pub(crate) fn with_weights_of(shape: &Shape, file: &Path) -> Result<(Source, Format)> {
+    let weights = Gguf::open(file)?;
+    let mut count = BTreeMap::<&str, usize>::new();
+    for (_, tensor) in weights.tensors() {
+        *count.entry(tensor.kind.name()).or_default() += tensor.values();
+    }
+    let most = count.into_iter().max_by_key(|(_, values)| *values);
+    let format = most.and_then(|(most, _)| Format::ALL.iter().copied().find(|f| f.name() == most));
+    let format = format.ok_or_else(|| BenchError::Peer("a file without weights".to_owned()))?;
+    let mut source = source(shape, format)?;
+    for (name, tensor) in &mut source.tensors {
+        let own = weights.tensor(name);
+        let own = own.or_else(|| {
+            weights
+                .tensor("token_embd.weight")
+                .filter(|_| name == "output.weight")
+        });
+        if let Some(stored) = own {
+            if stored.shape != tensor.shape {
+                return Err(BenchError::Peer(format!("{name} has another shape")));
+            }
+            *tensor = stored.clone();
+        }
+    }
+    Ok((source, format))
 }
 
 fn config(shape: &Shape) -> Config {

@@ -1,6 +1,7 @@
 // llama.cpp's language models as a peer of tools/bench.
 //
-// usage: language MODEL.gguf THREADS
+// usage: language MODEL.gguf THREADS [own]
+// With "own" weights lie in memory of the program's own, not in the mapped file: only that can have large pages.
 // Reads lines "prefill N" or "decode N" and answers each with one line: for weights that are
 // repacked while loading (llama.cpp's default) and for plain ones "NAME=SECONDS". A prefill is N tokens in one
 // batch into an empty context, a decode N tokens one after another behind 16 others.
@@ -19,9 +20,10 @@ struct Loaded {
     llama_context *context;
 };
 
-static Loaded load(const char *path, const char *name, bool repack, int threads) {
+static Loaded load(const char *path, const char *name, bool repack, bool own, int threads) {
     llama_model_params m = llama_model_default_params();
     m.use_extra_bufts = repack;
+    m.use_mmap = !own;
     Loaded loaded = {name, llama_model_load_from_file(path, m), nullptr};
     if (!loaded.model) return loaded;
     llama_context_params c = llama_context_default_params();
@@ -55,11 +57,12 @@ static double run(const Loaded &on, bool prefill, int n) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 3) return 2;
+    if (argc < 3) return 2;
+    bool own = argc > 3 && !strcmp(argv[3], "own");
     llama_log_set([](ggml_log_level, const char *, void *) {}, nullptr);
     llama_backend_init();
     int threads = atoi(argv[2]);
-    std::vector<Loaded> all = {load(argv[1], "default", true, threads), load(argv[1], "plain", false, threads)};
+    std::vector<Loaded> all = {load(argv[1], "default", true, own, threads), load(argv[1], "plain", false, own, threads)};
     for (auto &one : all)
         if (!one.context) {
             fprintf(stderr, "%s cannot be loaded\n", argv[1]);
