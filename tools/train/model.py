@@ -170,6 +170,17 @@ class Bagel(nn.Module):
         own = ("time_embedder", "vae2llm", "llm2vae")
         return {n for n, _ in self.named_parameters() if "moe_gen" in n or n.startswith(own)}
 
+    def vision_names(self):
+        """The parameters of the vision tower."""
+        own = ("patch_embedding", "position_embedding", "vit.", "post_layernorm")
+        return {n for n, _ in self.named_parameters() if n.startswith(own)}
+
+    def train_only(self, names):
+        """Lets these parameters learn and no others; returns them with their names."""
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name in names)
+        return [(n, p) for n, p in self.named_parameters() if n in names]
+
     def rope(self, positions):
         """positions [B, n] -> cos, sin [B, 1, n, head_dim]"""
         exponents = torch.arange(0, self.c.head_dim, 2, device=positions.device).float() / self.c.head_dim
@@ -216,23 +227,22 @@ class Bagel(nn.Module):
         return [(UND, marker(0)), (GEN, x), (UND, marker(1))]
 
     def look(self, pictures):
-        """pictures [B, 3, side, side] in -1..1 -> (tokens for the language model, the vision tower's output)."""
+        """The vision tower: pictures [B, 3, side, side] in -1..1 -> [B, patches, vision_hidden]."""
         batch, _, side, _ = pictures.shape
         n = side // 14
-        places = self.places(n)
         x = pictures.view(batch, 3, n, 14, n, 14).permute(0, 2, 4, 3, 5, 1).reshape(batch, n * n, 588)
-        x = self.patch_embedding(x) + self.position_embedding.weight[places]
+        x = self.patch_embedding(x) + self.position_embedding.weight[self.places(n)]
         for layer in self.vit:
             x = layer(x)
-        x = self.post_layernorm(x)
-        return self.fc2(F.gelu(self.fc1(x), approximate="tanh")) + self.vit_pos_embed[places], x
+        return self.post_layernorm(x)
 
-    def see(self, pictures, position, cache=None):
-        """Puts a picture block at a position; -> (last hidden of the patches, vision output, cache)."""
-        tokens, vision = self.look(pictures)
-        positions = torch.full((len(pictures), tokens.shape[1] + 2), position, device=tokens.device)
+    def see(self, vision, position, cache=None):
+        """Puts what the tower says of a picture at a position; -> (last hidden of the patches, cache)."""
+        places = self.places(math.isqrt(vision.shape[1]))
+        tokens = self.fc2(F.gelu(self.fc1(vision), approximate="tanh")) + self.vit_pos_embed[places]
+        positions = torch.full((len(vision), tokens.shape[1] + 2), position, device=tokens.device)
         segments, cache, _ = self.block(self.marked(UND, tokens), positions, cache)
-        return self.norm(segments[0][1])[:, 1:-1], vision, cache
+        return self.norm(segments[0][1])[:, 1:-1], cache
 
     def read(self, ids, positions, mask, cache=None):
         """Puts text tokens; -> (last hidden, cache)."""

@@ -107,6 +107,15 @@ def load(folder, modules, optimizer=None, rng=None):
     return facts
 
 
+def load_part(folder, name, module, keys):
+    """Fills these parameters of a module with those that another run kept under its name."""
+    tensors, _ = read(folder) or ({}, None)
+    lacking = [key for key in keys if f"{name}/{key}" not in tensors]
+    if lacking:
+        raise ValueError(f"{folder} has no {name}/{lacking[0]}")
+    module.load_state_dict({key: tensors[f"{name}/{key}"].float() for key in keys}, strict=False)
+
+
 def fresh_rng(seed):
     return np.random.Generator(np.random.PCG64(seed))
 

@@ -1,53 +1,49 @@
-"""Stage 2: understanding: the vision tower, the connector and the understanding branch.
+"""Stage 3: understanding: the connector and the understanding branch over a vision tower that stage 2 has trained.
 
 A picture is seen once and asked several questions, each in a branch of its own that sees the picture and
-itself. Two linear heads that are thrown away predict what each patch shows, from the vision tower's output and from
-the language model's last state: without them naming comes many times later. Some samples are two pictures and
-what changed between them.
+itself. A head that is thrown away predicts what each patch shows from the language model's last state. Some
+samples are two pictures and what changed between them. The tower is left as it is for most of the run and learns
+along at the end. No picture comes twice.
 """
 
 import numpy as np
 import torch
-import torch.nn as nn
 import torch.nn.functional as F
 
 import state
 import talk
-from edits import changed
 from model import Bagel, pixels
 from optimizer import Both, share_of_rate
 from run import Run, arguments, autocast
+from scenes import change_of, composed, shown
 from sizes import SIZES
 from tokens import IM_END, IM_START, VISION_END, VISION_START, Words, made
-from world import NAMES, NOTHING, Variants, finished, related, scattered, through_camera, written_over
+from train_vision import Heads
+from world import Variants, related, scattered
 
 IGNORE = -100
 
 
-def composed(rng, variants):
-    if rng.random() < 0.3:
-        return related(rng, variants)
-    return scattered(rng, variants, int(rng.choice(5, p=[0.04, 0.36, 0.24, 0.18, 0.18])))
+class Sample:
+    """A picture (or the two of a change) with what is asked of it."""
 
+    def __init__(self, rng, variants, twice=False):
+        before, after, self.change = change_of(rng, variants) if twice else (composed(rng, variants), None, None)
+        self.scenes = [before, after] if twice else [before]
+        self.pictures = [shown(rng, scene) for scene in self.scenes]
+        self.kinds = [scene.cells(14) for scene in self.scenes]
+        self.centres = [scene.centres(14) for scene in self.scenes]
 
-def shown(rng, scene):
-    picture = scene.paint()
-    if rng.random() < 0.04:
-        picture = written_over(rng, picture, NAMES[rng.integers(len(NAMES))])
-    return through_camera(rng, picture) if rng.random() < 0.35 else finished(picture)
-
-
-def one(rng, variants):
-    """(pictures, scenes): one picture, or the two of a change."""
-    scene = composed(rng, variants)
-    return [shown(rng, scene)], [scene], None
-
-
-def two(rng, variants):
-    while True:
-        scene = scattered(rng, variants, int(rng.integers(1, 4)))
-        if change := changed(rng, variants, scene):
-            return [shown(rng, scene), shown(rng, change[0])], [scene, change[0]], change[2]
+    def asked(self, rng, words, most):
+        """As many questions as go into `most` tokens, at least one, as rows of `branches`."""
+        pairs = [("what changed?", self.change)] if self.change else talk.questions(rng, self.scenes[0], 12)
+        kept, length = [], 0
+        for pair in pairs:
+            more = sum(len(words.block(text)) for text in pair)
+            if not kept or length + more <= most:
+                kept.append(pair)
+                length += more
+        return branches(words, kept, len(self.pictures))
 
 
 def branches(words, pairs, start):
@@ -72,28 +68,18 @@ def padded(rows, device):
     return ids, positions, mask, labels
 
 
-class Heads(nn.Module):
-    """What a patch shows, from both towers; for training only."""
-
-    def __init__(self, c):
-        super().__init__()
-        self.vision, self.language = (nn.Linear(w, NOTHING + 1) for w in (c.vision_hidden, c.hidden))
-
-
-def loss_of(net, heads, pictures, cells, text, device):
-    """pictures: a list (of one or two) of [B, 112, 112, 3]; returns (answers' loss, patches' loss, patches named right)."""
+def loss_of(net, head, vision, truths, text):
+    """vision: a list (of one or two) of [B, patches, width]; truths: (kinds, centres) of each's patches, flat.
+    Returns (answers' loss, patches' loss, share of the patches named right)."""
     cache, dense, named = None, 0.0, 0.0
-    for position, (picture, cell) in enumerate(zip(pictures, cells)):
-        hidden, vision, cache = net.see(pixels(picture, device), position, cache)
-        target = torch.as_tensor(cell, device=device).flatten()
-        outs = [heads.vision(vision).float().flatten(0, 1), heads.language(hidden).float().flatten(0, 1)]
-        dense = dense + sum(F.cross_entropy(out, target) for out in outs) / len(pictures)
-        thing = target < NOTHING
-        named = named + (outs[1].argmax(-1) == target)[thing].float().mean().nan_to_num() / len(pictures)
+    for position, (seen, (kinds, centres)) in enumerate(zip(vision, truths)):
+        hidden, cache = net.see(seen, position, cache)
+        off, right, _ = head(hidden, kinds, centres)
+        dense, named = dense + off / len(vision), named + right / len(vision)
     ids, positions, mask, labels = text
     hidden, _ = net.read(ids, positions, mask, cache)
     asked = labels != IGNORE
-    return F.cross_entropy(net.lm_head(hidden[asked]).float(), labels[asked]), dense, float(named)
+    return F.cross_entropy(net.lm_head(hidden[asked]).float(), labels[asked]), dense, named
 
 
 @torch.no_grad()
@@ -105,7 +91,7 @@ def answers(net, words, pictures, questions, device, longest=24):
         cache = None
         with autocast(device):
             for position, picture in enumerate(pictures):
-                cache = net.see(pixels(picture[part], device), position, cache)[2]
+                cache = net.see(net.look(pixels(picture[part], device)), position, cache)[1]
             rows = [words.block(q) + [IM_START] for q in questions[part]]
             said = [[] for _ in rows]
             open_ = set(range(len(rows)))
@@ -156,54 +142,55 @@ def held_out(count, seed=4242):
                 pictures.append(shown(rng, scene))
                 pairs.append(pair)
         held[name] = ([np.stack(pictures)], [q for q, _ in pairs], [a for _, a in pairs])
-    changes = [two(rng, variants) for _ in range(count)]
-    stacked = [np.stack([c[0][i] for c in changes]) for i in (0, 1)]
+    changes = [change_of(rng, variants) for _ in range(count)]
+    stacked = [np.stack([shown(rng, c[i]) for c in changes]) for i in (0, 1)]
     held["changed"] = (stacked, ["what changed?"] * count, [c[2] for c in changes])
     return held
 
 
-def batch_of(rng, words, items, device):
-    pictures = [np.stack([item[0][i] for item in items]) for i in range(len(items[0][0]))]
-    cells = [np.stack([item[1][i].cells(14) for item in items]) for i in range(len(items[0][1]))]
-    rows = []
-    for _, scenes, change in items:
-        pairs = talk.questions(rng, scenes[0], 4) if change is None else [("what changed?", change)]
-        rows.append(branches(words, pairs, len(pictures)))
-    return pictures, cells, padded(rows, device)
+def batch_of(net, rng, words, samples, most, device, frozen):
+    """What loss_of takes of samples of as many pictures each."""
+    count = range(len(samples[0].pictures))
+    with torch.set_grad_enabled(not frozen):
+        vision = [net.look(pixels(np.stack([s.pictures[i] for s in samples]), device)) for i in count]
+    flat = lambda rows: torch.as_tensor(np.concatenate(rows), device=device)
+    truths = [(flat([s.kinds[i] for s in samples]), flat([s.centres[i] for s in samples])) for i in count]
+    return vision, truths, padded([s.asked(rng, words, most) for s in samples], device)
 
 
 def main():
-    a = arguments(__doc__, samples=300_000, batch=48, tokenizer=(str, None, "its file (made if missing)"))
+    more = dict(
+        tokenizer=(str, None, "its file (made if missing)"),
+        vision=(str, None, "a state of stage 2, whose tower the run begins with"),
+        frozen=(float, 0.7, "share of the run in which the tower does not learn"),
+        questions=(int, 96, "tokens of questions and answers on a picture"),
+    )
+    a = arguments(__doc__, samples=300_000, batch=48, **more)
     rng = state.fresh_rng(5)
     c = SIZES[a.size]
     words = Words(made(a.tokenizer, c.vocabulary))
     variants = Variants(0)
-    net, heads = Bagel(c, [VISION_START, VISION_END]).to(a.device), Heads(c).to(a.device)
-    drawing = net.drawing_names()
-    named = [(n, p) for n, p in net.named_parameters() if n not in drawing]
-    named += [("heads." + n, p) for n, p in heads.named_parameters()]
-    for n, p in net.named_parameters():
-        p.requires_grad_(n not in drawing)
+    net, head = Bagel(c, [VISION_START, VISION_END]).to(a.device), Heads(c.hidden).to(a.device)
+    named = net.train_only({n for n, _ in net.named_parameters()} - net.drawing_names())
+    named += [("head." + n, p) for n, p in head.named_parameters()]
     print("parameters", sum(p.numel() for p in net.parameters()), "trained here", sum(p.numel() for _, p in named), flush=True)
+    if a.vision:
+        state.load_part(a.vision, "net", net, net.vision_names())
     optimizer = Both(named)
-    run = Run(a, {"net": net, "heads": heads}, optimizer, rng)
+    run = Run(a, {"net": net, "head": head}, optimizer, rng)
     held = held_out(96)
-    pool = [one(rng, variants) for _ in range(4000)]
     run.skip_clock()
     while run.going():
-        if run.done > 0.15 and run.step % 8 == 7:
-            items = [two(rng, variants) for _ in range(a.batch // 2)]
-        else:
-            for i in rng.integers(len(pool), size=a.batch // 3):
-                pool[i] = one(rng, variants)
-            items = [pool[i] for i in rng.integers(len(pool), size=a.batch)]
-        pictures, cells, text = batch_of(rng, words, items, a.device)
+        twice = run.done > 0.05 and run.step % 8 == 7
+        size = a.batch // 2 if twice else a.batch
+        samples = [Sample(rng, variants, twice) for _ in range(size)]
         with autocast(a.device):
-            answered, dense, right = loss_of(net, heads, pictures, cells, text, a.device)
+            batch = batch_of(net, rng, words, samples, a.questions, a.device, run.done < a.frozen)
+            answered, dense, right = loss_of(net, head, *batch)
         (answered + 0.5 * dense).backward()
         optimizer.step(share_of_rate(run.step, run.done, flat=0.5))
-        run.after_step(a.batch, loss=answered.item(), dense=float(dense), patches=right)
-        if run.step % 300 == 0:
+        run.after_step(size, loss=answered.item(), dense=float(dense), patches=right)
+        if run.step % 500 == 0:
             run.note(**examine(net, words, held, a.device))
             run.skip_clock()
     run.note(**examine(net, words, held, a.device))

@@ -94,8 +94,8 @@ class Scene:
             picture[y0:y1, x0:x1] = picture[y0:y1, x0:x1] * (1 - alpha[cut]) + rgb[cut]
         return picture
 
-    def cells(self, stride):
-        """The kind that fills most of each cell of `stride` pixels, NOTHING where under 30 % is covered."""
+    def owners(self, stride):
+        """The index of the thing that fills most of each cell of `stride` pixels, -1 where under 30 % is covered."""
         side = SIZE // stride
         owner = np.full((SIZE, SIZE), -1)
         for i, thing in enumerate(self.things):
@@ -104,13 +104,26 @@ class Scene:
             x0, y0 = max(left, 0), max(top, 0)
             x1, y1 = min(left + alpha.shape[1], SIZE), min(top + alpha.shape[0], SIZE)
             owner[y0:y1, x0:x1][alpha[y0 - top : y1 - top, x0 - left : x1 - left]] = i
-        cells = np.full(side * side, NOTHING, np.int64)
+        owners = np.full(side * side, -1)
         best = np.full(side * side, 0.3)
-        for i, thing in enumerate(self.things):
+        for i in range(len(self.things)):
             share = (owner == i).reshape(side, stride, side, stride).mean((1, 3)).reshape(-1)
-            cells[share > best] = thing.kind
+            owners[share > best] = i
             best = np.maximum(best, share)
-        return cells
+        return owners
+
+    def cells(self, stride):
+        """The kind of each cell's owner, NOTHING where there is none."""
+        kinds = np.array([t.kind for t in self.things] + [NOTHING])
+        return kinds[self.owners(stride)]
+
+    def centres(self, stride):
+        """Where the owner's centre lies from each cell's own, in halves of the picture, [cells, 2]; NaN without one."""
+        owners, side = self.owners(stride), SIZE // stride
+        middle = (np.arange(side) + 0.5) * stride
+        own = np.stack(np.meshgrid(middle, middle), -1).reshape(-1, 2)
+        centres = np.array([(t.x, t.y) for t in self.things] + [(np.nan, np.nan)])[owners]
+        return ((centres - own) / (SIZE / 2)).astype(np.float32)
 
 
 def load_sprites():

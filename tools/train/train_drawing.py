@@ -1,0 +1,173 @@
+"""Stage 4: drawing and editing: the drawing branch, over an understanding branch that stays as stage 3 left it.
+
+What is drawn depends on the very understanding weights that it was trained with: a prompt's keys and values come
+from them. The flow: x = (1 - t) picture + t noise, the velocity is noise - picture. A head that is thrown away
+predicts what each cell shows.
+"""
+
+import numpy as np
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+import drawing
+import state
+import talk
+from autoencoder import Autoencoder
+from edits import edited
+from model import Bagel, pixels
+from optimizer import Both, share_of_rate
+from run import Run, arguments, autocast
+from sizes import SIZES
+from tokens import VISION_END, VISION_START, Words, made
+from world import NAMES, NOTHING, Variants, finished, related, scattered
+
+
+class Drawings:
+    """A pool of scenes with their latents, some renewed at every turn."""
+
+    def __init__(self, rng, variants, ae, device, size):
+        self.rng, self.variants, self.ae, self.device = rng, variants, ae, device
+        self.rows = []
+        for at in range(0, size, 500):
+            self.rows += self.fresh(min(500, size - at))
+
+    def scene(self):
+        roll = self.rng.random()
+        if roll < 0.45:
+            return scattered(self.rng, self.variants, 1, centred=self.rng.random() < 0.5)
+        if roll < 0.75:
+            return scattered(self.rng, self.variants, int(self.rng.integers(2, 5)))
+        return related(self.rng, self.variants)
+
+    def fresh(self, count):
+        scenes = [self.scene() for _ in range(count)]
+        pictures = pixels(np.stack([finished(s.paint()) for s in scenes]), self.device)
+        return list(zip(scenes, drawing.encoded(self.ae, pictures, self.device)))
+
+    def renew(self, count):
+        for i, row in zip(self.rng.integers(len(self.rows), size=count), self.fresh(count)):
+            self.rows[i] = row
+
+    def batch(self, count):
+        """(latents, prompts, kinds of cells)"""
+        rows = [self.rows[i] for i in self.rng.integers(len(self.rows), size=count)]
+        prompts = [self.prompt(scene) for scene, _ in rows]
+        return torch.stack([z for _, z in rows]), prompts, np.stack([s.cells(16) for s, _ in rows])
+
+    def prompt(self, scene):
+        roll = self.rng.random()
+        if roll < 0.1:
+            return ""
+        return talk.what(scene) if roll < 0.2 else talk.caption(self.rng, scene)
+
+
+class Edits(Drawings):
+    """The same of scenes before and after an order."""
+
+    def __init__(self, net, *more):
+        self.net = net
+        super().__init__(*more)
+
+    def change(self):
+        while True:
+            roll = int(self.rng.integers(1, 4))
+            before = related(self.rng, self.variants) if self.rng.random() < 0.2 else scattered(self.rng, self.variants, roll)
+            if change := edited(self.rng, self.variants, before):
+                return before, *change[:2]
+
+    @torch.no_grad()
+    def fresh(self, count):
+        changes = [self.change() for _ in range(count)]
+        both = []
+        for i in (0, 1):
+            pictures = pixels(np.stack([finished(c[i].paint()) for c in changes]), self.device)
+            both.append(drawing.encoded(self.ae, pictures, self.device))
+            if i == 0:
+                with autocast(self.device):
+                    vision = torch.cat([self.net.look(part) for part in pictures.split(64)])
+        return [(c[1], z, before, seen, c[2]) for c, before, z, seen in zip(changes, *both, vision)]
+
+    def batch(self, count):
+        """(latents after, orders, kinds of cells after, latents before, the tower's output before)"""
+        rows = [self.rows[i] for i in self.rng.integers(len(self.rows), size=count)]
+        stack = lambda i: torch.stack([row[i] for row in rows])
+        return stack(1), [row[4] for row in rows], np.stack([row[0].cells(16) for row in rows]), stack(2), stack(3)
+
+
+def loss_of(net, head, latents, times, noise, context, cells):
+    """context: (cache, position [B]); returns (squared error of the velocity, cells' loss)."""
+    mixed = torch.lerp(latents, noise, times[:, None, None])
+    cache, position = context
+    v, inner = net.velocity(mixed, times, position, cache, tap=len(net.layers) * 2 // 3 - 1)
+    off = (v.float() - (noise - latents)).pow(2).mean()
+    return off, F.cross_entropy(head(inner).float().flatten(0, 1), cells)
+
+
+def context_of(net, words, batch, rng):
+    """What a batch is drawn from: its prompts; for edits the picture and the order, or one of them alone."""
+    _, prompts, _, *before = batch
+    roll = rng.random()
+    if not before or roll < 0.1:
+        return drawing.prompted(net, words, prompts)
+    cache = drawing.shown_to(net, *before)
+    if roll < 0.2:
+        return cache, torch.full((len(prompts),), 2, device=net.markers.device)
+    return drawing.keeping(cache, lambda cache: drawing.prompted(net, words, prompts, 2, cache))
+
+
+def exam():
+    """Prompts of every kind, the same ones at every examination."""
+    rng, variants = np.random.default_rng(4243), Variants(777, 12)
+    scenes = [scattered(rng, variants, 1, centred=True) for _ in range(24)]
+    scenes += [scattered(rng, variants, int(rng.integers(2, 4))) for _ in range(12)] + [related(rng, variants) for _ in range(12)]
+    return [talk.caption(rng, scene) for scene in scenes]
+
+
+def main():
+    more = dict(
+        tokenizer=(str, None, "its file"),
+        understanding=(str, None, "a state of stage 3"),
+        autoencoder=(str, None, "a state of stage 1"),
+        edits=(float, 0.25, "share of steps that edit"),
+        pool=(int, 6000, "drawings that are kept, and a third as many edits"),
+    )
+    a = arguments(__doc__, samples=600_000, batch=64, **more)
+    rng = state.fresh_rng(7)
+    c = SIZES[a.size]
+    words = Words(made(a.tokenizer, c.vocabulary))
+    variants = Variants(0)
+    net, head = Bagel(c, [VISION_START, VISION_END]).to(a.device), nn.Linear(c.hidden, NOTHING + 1).to(a.device)
+    names = net.drawing_names()
+    state.load_part(a.understanding, "net", net, {n for n, _ in net.named_parameters()} - names)
+    ae = Autoencoder(c).to(a.device)
+    state.load(a.autoencoder, {"ae": ae})
+    named = net.train_only(names) + [("head." + n, p) for n, p in head.named_parameters()]
+    optimizer = Both(named)
+    run = Run(a, {"net": net, "head": head}, optimizer, rng)
+    drawings = Drawings(rng, variants, ae, a.device, a.pool)
+    edits = Edits(net, rng, variants, ae, a.device, a.pool // 3)
+    prompts = exam()
+    run.skip_clock()
+    while run.going():
+        editing = rng.random() < a.edits
+        pool, size = (edits, a.batch // 2) if editing else (drawings, a.batch)
+        if run.step % 2:
+            pool.renew(size // 5)
+        batch = pool.batch(size)
+        latents, cells = batch[0], torch.as_tensor(batch[2], device=a.device).flatten()
+        times = torch.sigmoid(torch.randn(size)).to(a.device)
+        with autocast(a.device):
+            context = context_of(net, words, batch, rng)
+            off, shown = loss_of(net, head, latents, times, torch.randn(latents.shape).to(a.device), context, cells)
+        (off + 0.2 * shown).backward()
+        optimizer.step(share_of_rate(run.step, run.done, flat=0.6, floor=0.01))
+        run.after_step(size, **{"edit" if editing else "draw": off.item()})
+        if run.step % 1000 == 0:
+            drawing.sheet(f"{a.out}-{run.step:06}.png", [drawing.draw(net, ae, words, prompts, device=a.device)], prompts)
+            run.skip_clock()
+    run.save()
+
+
+if __name__ == "__main__":
+    main()
