@@ -5,7 +5,7 @@ mod small;
 mod super_blocks;
 mod unpacked;
 
-pub(crate) use super_blocks::scale_and_offset;
+pub(crate) use super_blocks::{scale_and_offset, signed_scale};
 pub(crate) use unpacked::{MOST_RUNS, Unpacked};
 
 use half::{bf16, f16};

@@ -3,6 +3,7 @@
 
 use super::small::half;
 use super::unpacked::{MOST_VALUES, Unpacked};
+use crate::format::Format;
 
 /// Values of a run in Q2_K, Q3_K and Q6_K.
 const SHORT: usize = 16;
@@ -23,12 +24,10 @@ pub(super) fn q2_k(block: &[u8], out: &mut Unpacked) {
 /// 32 bytes of third bits (set: nothing is taken away), 64 bytes of 2-bit values, 16 scales of 6 bits
 /// in 12 bytes, one factor.
 pub(super) fn q3_k(block: &[u8], out: &mut Unpacked) {
-    let (third, q, scales) = (&block[..32], &block[32..96], &block[96..108]);
+    let (third, q) = (&block[..32], &block[32..96]);
     let d = half(block, 108);
     for run in 0..MOST_VALUES / SHORT {
-        let low = scales[run % 8] >> (run / 8 * 4) & 15;
-        let high = scales[8 + run % 4] >> (run / 4 * 2) & 3;
-        out.scale[run] = d * f32::from((low | high << 4) as i8 - 32);
+        out.scale[run] = d * f32::from(signed_scale(Format::Q3_K, block, run));
         out.offset[run] = 0.0;
     }
     two_bits(q, &mut out.q);
@@ -38,6 +37,17 @@ pub(super) fn q3_k(block: &[u8], out: &mut Unpacked) {
             *q -= 4;
         }
     }
+}
+
+/// The scale of a run in a block of Q3_K (6 bits: the low four in nibbles, the upper two of four runs in a byte) or Q6_K.
+pub(crate) fn signed_scale(format: Format, block: &[u8], run: usize) -> i8 {
+    if format == Format::Q6_K {
+        return block[192 + run] as i8;
+    }
+    let scales = &block[96..108];
+    let low = scales[run % 8] >> (run / 8 * 4) & 15;
+    let high = scales[8 + run % 4] >> (run / 4 * 2) & 3;
+    (low | high << 4) as i8 - 32
 }
 
 /// 64 bytes of 2-bit values: each half of 128 values lies in 32 bytes, its quarter `j` in bits `2 j`.
@@ -95,10 +105,10 @@ fn long_nibbles(bytes: &[u8], q: &mut [i8; MOST_VALUES]) {
 
 /// 128 bytes of low nibbles, 64 bytes of upper two bits, 16 signed scales, one factor.
 pub(super) fn q6_k(block: &[u8], out: &mut Unpacked) {
-    let (low, upper, scales) = (&block[..128], &block[128..192], &block[192..208]);
+    let (low, upper) = (&block[..128], &block[128..192]);
     let d = half(block, 208);
-    for (run, scale) in scales.iter().enumerate() {
-        out.scale[run] = d * f32::from(*scale as i8);
+    for run in 0..MOST_VALUES / SHORT {
+        out.scale[run] = d * f32::from(signed_scale(Format::Q6_K, block, run));
         out.offset[run] = 0.0;
     }
     for (i, q) in out.q.iter_mut().enumerate() {

@@ -23,6 +23,7 @@ mod cache;
 mod conv;
 mod float;
 mod int8;
+mod kind;
 mod lanes;
 mod matmul;
 mod pack;
@@ -43,8 +44,9 @@ use crate::format::Format;
 use crate::scalar::{HalfMatrix, Matrix, Scalar, Stored, choose, factor, scales_of_groups};
 pub(crate) use attention::FEW as FEW_QUERIES;
 pub use cache::{Cache, CacheFormat};
+use kind::Layout;
 use matmul::Then;
-use pack::{Floats, Integers, Layout};
+use pack::{Floats, Integers};
 use quantize::{Activations, Rows};
 pub use roof::Roof;
 pub use set::InstructionSet;
@@ -228,11 +230,11 @@ impl Cpu {
 /// all that have this name.
 pub const fn layout(set: InstructionSet) -> &'static str {
     match set {
-        InstructionSet::Scalar => "scalar-1",
-        InstructionSet::Avx2 => "avx2-1",
-        InstructionSet::Avx512Vnni => "avx512-vnni-1",
-        InstructionSet::Neon | InstructionSet::NeonDotprod => "neon-1",
-        InstructionSet::NeonI8mm => "neon-i8mm-1",
+        InstructionSet::Scalar => "scalar-2",
+        InstructionSet::Avx2 => "avx2-2",
+        InstructionSet::Avx512Vnni => "avx512-vnni-2",
+        InstructionSet::Neon | InstructionSet::NeonDotprod => "neon-2",
+        InstructionSet::NeonI8mm => "neon-i8mm-2",
     }
 }
 

@@ -10,144 +10,14 @@ use half::f16;
 use rayon::prelude::*;
 
 use super::float;
+use super::kind::{Kind, Layout};
 use super::set::InstructionSet;
-use crate::blocks::{MOST_RUNS, Unpacked, decode_row, scale_and_offset};
+use crate::blocks::{MOST_RUNS, Unpacked, decode_row, scale_and_offset, signed_scale};
 use crate::error::{KernelError, Result, product};
 use crate::format::Format;
 
 /// Inputs of a block.
 pub(super) const BLOCK: usize = 32;
-
-/// How an instruction set wants its integers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Layout {
-    /// Rows of a tile.
-    pub(super) rows: usize,
-    /// Inputs of one row that lie together.
-    pub(super) group: usize,
-    /// Bytes are stored as unsigned ones, 128 larger than they are.
-    pub(super) unsigned: bool,
-    /// Nibbles of Q4_0 are stored as signed ones, not 8 larger than they are.
-    pub(super) signed_nibbles: bool,
-}
-
-impl Layout {
-    pub(super) const fn of(set: InstructionSet) -> Self {
-        match set {
-            InstructionSet::Avx512Vnni => Layout {
-                rows: 16,
-                group: 4,
-                unsigned: true,
-                signed_nibbles: false,
-            },
-            InstructionSet::NeonI8mm => Layout {
-                rows: 8,
-                group: 8,
-                unsigned: false,
-                signed_nibbles: true,
-            },
-            InstructionSet::Neon | InstructionSet::NeonDotprod => Layout {
-                rows: 8,
-                group: 4,
-                unsigned: false,
-                signed_nibbles: true,
-            },
-            InstructionSet::Scalar | InstructionSet::Avx2 => Layout {
-                rows: 8,
-                group: 4,
-                unsigned: false,
-                signed_nibbles: false,
-            },
-        }
-    }
-}
-
-/// What the blocks of a packed matrix are made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Signed bytes; an f16 scale a row: Q8_0, Q5_0.
-    Bytes,
-    /// Signed bytes; an f32 scale a row for each half of the block: Q3_K, Q6_K.
-    BytesHalves,
-    /// Signed bytes; an f32 scale and an f32 offset a row: Q5_1, Q5_K.
-    BytesOffset,
-    /// Nibbles, 8 larger than they are or signed; an f16 scale a row: Q4_0.
-    Nibbles,
-    /// Nibbles; an f16 scale and an f16 offset a row: Q4_1.
-    NibblesOffset,
-    /// Nibbles; a byte of scale and a byte of offset a row, and before every eighth block two f16
-    /// factors a row: Q4_K.
-    NibblesSuper,
-    /// Two bits; for each half of the block a nibble of scale and one of offset a row, and before every
-    /// eighth block two f16 factors a row: Q2_K.
-    TwoBitsSuper,
-}
-
-impl Kind {
-    fn of(format: Format) -> Option<Self> {
-        Some(match format {
-            Format::Q8_0 | Format::Q5_0 => Kind::Bytes,
-            Format::Q3_K | Format::Q6_K => Kind::BytesHalves,
-            Format::Q5_1 | Format::Q5_K => Kind::BytesOffset,
-            Format::Q2_K => Kind::TwoBitsSuper,
-            Format::Q4_0 => Kind::Nibbles,
-            Format::Q4_1 => Kind::NibblesOffset,
-            Format::Q4_K => Kind::NibblesSuper,
-            Format::F32 | Format::F16 | Format::BF16 => return None,
-        })
-    }
-
-    /// Bytes of the scales and offsets of one row in one block.
-    pub(super) const fn scale_bytes(self) -> usize {
-        match self {
-            Kind::Bytes | Kind::Nibbles | Kind::NibblesSuper | Kind::TwoBitsSuper => 2,
-            Kind::NibblesOffset => 4,
-            Kind::BytesHalves | Kind::BytesOffset => 8,
-        }
-    }
-
-    /// Bytes of one row's factors before every eighth block.
-    pub(super) const fn super_bytes(self) -> usize {
-        match self {
-            Kind::NibblesSuper | Kind::TwoBitsSuper => 4,
-            _ => 0,
-        }
-    }
-
-    /// Bits of an integer.
-    pub(super) const fn bits(self) -> usize {
-        match self {
-            Kind::Bytes | Kind::BytesHalves | Kind::BytesOffset => 8,
-            Kind::Nibbles | Kind::NibblesOffset | Kind::NibblesSuper => 4,
-            Kind::TwoBitsSuper => 2,
-        }
-    }
-
-    /// Whether each half of a block has a scale of its own.
-    pub(super) const fn halves(self) -> bool {
-        matches!(self, Kind::BytesHalves | Kind::TwoBitsSuper)
-    }
-
-    pub(super) const fn offset(self) -> bool {
-        !matches!(self, Kind::Bytes | Kind::Nibbles | Kind::BytesHalves)
-    }
-
-    /// How much larger the stored integers are than the true ones.
-    pub(super) const fn bias(self, layout: Layout) -> f32 {
-        match self {
-            Kind::Nibbles if layout.signed_nibbles => 0.0,
-            Kind::Nibbles => 8.0,
-            Kind::NibblesOffset | Kind::NibblesSuper | Kind::TwoBitsSuper => 0.0,
-            _ if layout.unsigned => 128.0,
-            _ => 0.0,
-        }
-    }
-
-    /// Bytes of the integers of one row in one block.
-    pub(super) const fn value_bytes(self) -> usize {
-        BLOCK * self.bits() / 8
-    }
-}
 
 /// A quantized matrix in tiles.
 #[derive(Debug, Clone)]
@@ -453,11 +323,12 @@ impl Source {
                 let n = b * (values / BLOCK) + inner;
                 let at = n * block_bytes + (n / 8 + 1) * super_bytes;
                 if super_bytes > 0 && n.is_multiple_of(8) {
-                    // d and dmin, each for all rows.
-                    let at = at - super_bytes;
-                    let factors = super_factors(self.format, block);
-                    tile[at + 2 * r..][..2].copy_from_slice(&factors[..2]);
-                    tile[at + 2 * (rows + r)..][..2].copy_from_slice(&factors[2..]);
+                    // Each factor for all rows.
+                    let factors = super_factors(self.format, block).as_chunks::<2>().0;
+                    for (i, factor) in factors.iter().enumerate() {
+                        let at = at - super_bytes + 2 * (i * rows + r);
+                        tile[at..at + 2].copy_from_slice(factor);
+                    }
                 }
                 let scales = &mut tile[at..at + rows * kind.scale_bytes()];
                 self.pack_scales(kind, &unpacked, block, inner, run, rows, r, scales);
@@ -487,31 +358,18 @@ impl Source {
         let mut put2 = |i: usize, v: [u8; 2]| out[2 * (i * rows + r)..][..2].copy_from_slice(&v);
         match kind {
             // These are the stored f16 themselves.
-            Kind::Bytes | Kind::Nibbles => put2(0, half(unpacked.scale[first])),
-            Kind::NibblesOffset => {
+            Kind::Q8_0 | Kind::Q5_0 | Kind::Q4_0 => put2(0, half(unpacked.scale[first])),
+            Kind::Q5_1 | Kind::Q4_1 => {
                 put2(0, half(unpacked.scale[first]));
                 put2(1, half(unpacked.offset[first]));
             }
-            Kind::NibblesSuper => {
-                let (scale, offset) = scale_and_offset(&block[4..16], inner);
-                out[r] = scale;
-                out[rows + r] = offset;
+            Kind::Q5_K | Kind::Q4_K => {
+                (out[r], out[rows + r]) = scale_and_offset(&block[4..16], inner);
             }
-            Kind::TwoBitsSuper => {
-                out[r] = block[first];
-                out[rows + r] = block[first + 1];
-            }
-            Kind::BytesHalves | Kind::BytesOffset => {
-                let mut put4 = |i: usize, v: f32| {
-                    out[4 * (i * rows + r)..][..4].copy_from_slice(&v.to_le_bytes());
-                };
-                let runs = BLOCK / run;
-                for i in 0..runs {
-                    put4(i, unpacked.scale[first + i]);
-                    if kind != Kind::BytesHalves {
-                        put4(runs + i, unpacked.offset[first + i]);
-                    }
-                }
+            Kind::Q2_K => (out[r], out[rows + r]) = (block[first], block[first + 1]),
+            Kind::Q6_K | Kind::Q3_K => {
+                let scale = |run| signed_scale(self.format, block, run) as u8;
+                (out[r], out[rows + r]) = (scale(first), scale(first + 1));
             }
         }
     }
@@ -520,30 +378,43 @@ impl Source {
 /// Writes the 32 integers of one row into their places in a block. Where several share a byte, they are as many equal
 /// parts of the block, the first one in the lowest bits.
 fn pack_values(q: &[i8], kind: Kind, layout: Layout, r: usize, out: &mut [u8]) {
-    let Layout { rows, group, .. } = layout;
-    let place = |i: usize| (i / group * rows + r) * group + i % group;
-    let bits = kind.bits();
-    if bits == 8 {
+    let (low, high) = kind.planes();
+    if low == 8 {
         let flip = if layout.unsigned { 128 } else { 0 };
         for (i, q) in q.iter().enumerate() {
-            out[place(i)] = *q as u8 ^ flip;
+            out[place(i, BLOCK, layout, r)] = *q as u8 ^ flip;
         }
         return;
     }
-    let (bias, mask) = (kind.bias(layout) as i8, (1u8 << bits) - 1);
-    let part = kind.value_bytes();
-    for i in 0..part {
-        let shifted = |n: usize| ((q[n * part + i] + bias) as u8 & mask) << (n * bits);
-        out[place(i)] = (0..8 / bits)
-            .map(shifted)
-            .fold(0, |byte, value| byte | value);
+    let raised = if layout.signed && kind == Kind::Q4_0 {
+        0
+    } else {
+        kind.raised()
+    };
+    let (first, second) = out.split_at_mut(layout.rows * BLOCK * low / 8);
+    for (bits, shift, plane) in [(low, 0, first), (high, low, second)] {
+        let part = BLOCK * bits / 8;
+        let mask = (1u8 << bits) - 1;
+        for i in 0..part {
+            let value = |n: usize| ((q[n * part + i] + raised) as u8 >> shift & mask) << (n * bits);
+            plane[place(i, part, layout, r)] = (0..8 / bits).map(value).fold(0, |byte, v| byte | v);
+        }
     }
 }
 
-/// The two f16 factors of a super-block with offsets, of its scales and of its offsets.
+/// Where byte `i` of the `part` bytes that a row has in a block's plane lies: in groups as long as the layout's, or all
+/// of them where there are fewer.
+pub(super) fn place(i: usize, part: usize, layout: Layout, r: usize) -> usize {
+    let group = layout.group.min(part);
+    (i / group * layout.rows + r) * group + i % group
+}
+
+/// The f16 factors of a super-block, that of its scales and then that of its offsets.
 fn super_factors(format: Format, block: &[u8]) -> &[u8] {
     match format {
         Format::Q2_K => &block[80..84],
+        Format::Q3_K => &block[108..110],
+        Format::Q6_K => &block[208..210],
         _ => &block[..4],
     }
 }

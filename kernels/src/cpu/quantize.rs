@@ -2,7 +2,8 @@
 
 use super::float;
 use super::int8;
-use super::pack::{BLOCK, Layout};
+use super::kind::Layout;
+use super::pack::BLOCK;
 use super::pool::{self, Parts};
 use super::set::InstructionSet;
 use crate::scalar::Values;

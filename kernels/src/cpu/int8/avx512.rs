@@ -6,10 +6,12 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::super::pack::Kind;
-use super::{MOST_ROWS, MOST_TOKENS, Pointers, for_kind, kinds, unrolled};
+use super::super::kind::{Kind, Layout};
+use super::super::set::InstructionSet;
+use super::{MOST_ROWS, MOST_TOKENS, Pointers, for_kind, unrolled};
 
 const ROWS: usize = 16;
+const LAYOUT: Layout = Layout::of(InstructionSet::Avx512Vnni);
 
 /// # Safety
 /// The processor has AVX-512 F, BW, VL and VNNI. `w` is a tile of `p.blocks` blocks of this kind, `p`
@@ -32,45 +34,37 @@ unsafe fn tokens<const KIND: u8, const T: usize>(
     p: Pointers,
     out: &mut [f32; MOST_ROWS * MOST_TOKENS],
 ) {
+    let kind = const { Kind::number(KIND) };
     // SAFETY: every read is within the tile and the tokens, as `tile`'s caller says.
     unsafe {
         let mut sums = [_mm512_setzero_ps(); T];
         let mut factors = w;
         for b in 0..p.blocks {
-            if kinds::supers(KIND) && b % 8 == 0 {
+            if kind.super_bytes() > 0 && b % 8 == 0 {
                 factors = w;
-                w = w.add(4 * ROWS);
+                w = w.add(ROWS * kind.super_bytes());
             }
-            let (scale, offset, bytes) = scales::<KIND>(w, factors);
-            w = w.add(bytes);
+            let (scale, offset) = scales::<KIND>(w, factors);
+            w = w.add(ROWS * kind.scale_bytes());
             let mut q = [_mm512_setzero_si512(); 8];
-            if kinds::nibbles(KIND) {
+            if kind.bits() == 4 {
                 let low = _mm512_set1_epi8(15);
                 unrolled!(i < 4, {
                     let both = _mm512_loadu_si512(w.add(64 * i).cast());
                     q[i] = _mm512_and_si512(both, low);
                     q[i + 4] = _mm512_and_si512(_mm512_srli_epi16::<4>(both), low);
                 });
-            } else if KIND == kinds::TWO_BITS_SUPER {
-                let low = _mm512_set1_epi8(3);
-                unrolled!(i < 2, {
-                    let all = _mm512_loadu_si512(w.add(64 * i).cast());
-                    q[i] = _mm512_and_si512(all, low);
-                    q[i + 2] = _mm512_and_si512(_mm512_srli_epi16::<2>(all), low);
-                    q[i + 4] = _mm512_and_si512(_mm512_srli_epi16::<4>(all), low);
-                    q[i + 6] = _mm512_and_si512(_mm512_srli_epi16::<6>(all), low);
-                });
             } else {
-                unrolled!(i < 8, { q[i] = _mm512_loadu_si512(w.add(64 * i).cast()) });
+                unrolled!(i < 8, { q[i] = integers::<KIND>(w, i) });
             }
-            w = w.add(ROWS * kinds::value_bytes(KIND));
+            w = w.add(ROWS * kind.value_bytes());
             unrolled!(t < T, {
                 let [first, second] = halves(&q, p.q.add((b * T + t) * 32));
                 let a_scale = _mm512_set1_ps(*p.scale.add(b * T + t));
-                let run = |i: usize| if kinds::halves(KIND) { 2 * b + i } else { b } * T + t;
+                let run = |i: usize| if kind.halves() { 2 * b + i } else { b } * T + t;
                 let scaled = |integers, i| {
                     let integers = _mm512_cvtepi32_ps(integers);
-                    if kinds::biased(KIND) {
+                    if kind.bias(LAYOUT) > 0 {
                         let correction = _mm512_set1_ps(*p.corrections.add(run(i)));
                         _mm512_fmadd_ps(integers, a_scale, correction)
                     } else {
@@ -79,16 +73,16 @@ unsafe fn tokens<const KIND: u8, const T: usize>(
                 };
                 let a_sum = |i| _mm512_set1_ps(*p.sums.add(run(i)));
                 let mut sum = sums[t];
-                if kinds::halves(KIND) {
+                if kind.halves() {
                     sum = _mm512_fmadd_ps(scaled(first, 0), scale[0], sum);
                     sum = _mm512_fmadd_ps(scaled(second, 1), scale[1], sum);
                 } else {
                     sum =
                         _mm512_fmadd_ps(scaled(_mm512_add_epi32(first, second), 0), scale[0], sum);
                 }
-                if kinds::offset(KIND) {
+                if kind.offset() {
                     sum = _mm512_fmadd_ps(a_sum(0), offset[0], sum);
-                    if kinds::halves(KIND) {
+                    if kind.halves() {
                         sum = _mm512_fmadd_ps(a_sum(1), offset[1], sum);
                     }
                 }
@@ -200,25 +194,26 @@ unsafe fn six<const KIND: u8, const T: usize>(
     p: Pointers,
     out: &mut [[f32; MOST_ROWS * MOST_TOKENS]; 2],
 ) {
+    let kind = const { Kind::number(KIND) };
     // SAFETY: every read is within the tiles and the tokens, as `pair`'s caller says.
     unsafe {
         let mut sums = [[_mm512_setzero_ps(); PAIR_TOKENS]; 2];
         let mut factors = [p0, p1];
         for b in 0..p.blocks {
-            if kinds::supers(KIND) && b % 8 == 0 {
+            if kind.super_bytes() > 0 && b % 8 == 0 {
                 factors = [p0, p1];
-                p0 = p0.add(4 * ROWS);
-                p1 = p1.add(4 * ROWS);
+                p0 = p0.add(ROWS * kind.super_bytes());
+                p1 = p1.add(ROWS * kind.super_bytes());
             }
-            let (scale0, offset0, bytes) = scales::<KIND>(p0, factors[0]);
-            let (scale1, offset1, _) = scales::<KIND>(p1, factors[1]);
-            p0 = p0.add(bytes);
-            p1 = p1.add(bytes);
+            let (scale0, offset0) = scales::<KIND>(p0, factors[0]);
+            let (scale1, offset1) = scales::<KIND>(p1, factors[1]);
+            p0 = p0.add(ROWS * kind.scale_bytes());
+            p1 = p1.add(ROWS * kind.scale_bytes());
             let a = p.q.add(b * PAIR_TOKENS * 32);
             let mut x = [_mm512_setzero_si512(); PAIR_TOKENS];
             let mut y = [_mm512_setzero_si512(); PAIR_TOKENS];
             // Written out: left to itself the compiler runs out of registers.
-            if kinds::nibbles(KIND) {
+            if kind.bits() == 4 {
                 let (w0, w1, n0, n1, broadcast): (__m512i, __m512i, __m512i, __m512i, __m512i);
                 asm!(
                     concat!(
@@ -237,9 +232,17 @@ unsafe fn six<const KIND: u8, const T: usize>(
                     options(pure, readonly, nostack),
                 );
                 let _ = (w0, w1, n0, n1, broadcast);
-                p0 = p0.add(256);
-                p1 = p1.add(256);
             } else {
+                // Integers in planes are put together here first; bytes are read where they are.
+                let mut whole = [[_mm512_setzero_si512(); 8]; 2];
+                let mut at = [p0, p1];
+                if kind.bits() < 8 {
+                    unrolled!(i < 8, {
+                        whole[0][i] = integers::<KIND>(p0, i);
+                        whole[1][i] = integers::<KIND>(p1, i);
+                    });
+                    at = [whole[0].as_ptr().cast(), whole[1].as_ptr().cast()];
+                }
                 let (w0, w1, broadcast): (__m512i, __m512i, __m512i);
                 asm!(
                     concat!(
@@ -253,16 +256,16 @@ unsafe fn six<const KIND: u8, const T: usize>(
                     x4 = inout(zmm_reg) x[4], y4 = inout(zmm_reg) y[4],
                     x5 = inout(zmm_reg) x[5], y5 = inout(zmm_reg) y[5],
                     w0 = out(zmm_reg) w0, w1 = out(zmm_reg) w1, b = out(zmm_reg) broadcast,
-                    p0 = in(reg) p0, p1 = in(reg) p1, a = in(reg) a,
+                    p0 = in(reg) at[0], p1 = in(reg) at[1], a = in(reg) a,
                     options(pure, readonly, nostack),
                 );
                 let _ = (w0, w1, broadcast);
-                p0 = p0.add(512);
-                p1 = p1.add(512);
             }
+            p0 = p0.add(ROWS * kind.value_bytes());
+            p1 = p1.add(ROWS * kind.value_bytes());
             unrolled!(t < PAIR_TOKENS, {
                 let a_scale = _mm512_set1_ps(*p.scale.add(b * PAIR_TOKENS + t));
-                let correction = if kinds::biased(KIND) {
+                let correction = if kind.bias(LAYOUT) > 0 {
                     _mm512_set1_ps(*p.corrections.add(b * PAIR_TOKENS + t))
                 } else {
                     _mm512_setzero_ps()
@@ -271,7 +274,7 @@ unsafe fn six<const KIND: u8, const T: usize>(
                 let second = _mm512_fmadd_ps(_mm512_cvtepi32_ps(y[t]), a_scale, correction);
                 sums[0][t] = _mm512_fmadd_ps(first, scale0[0], sums[0][t]);
                 sums[1][t] = _mm512_fmadd_ps(second, scale1[0], sums[1][t]);
-                if kinds::offset(KIND) {
+                if kind.offset() {
                     let a_sum = _mm512_set1_ps(*p.sums.add(b * PAIR_TOKENS + t));
                     sums[0][t] = _mm512_fmadd_ps(a_sum, offset0[0], sums[0][t]);
                     sums[1][t] = _mm512_fmadd_ps(a_sum, offset1[0], sums[1][t]);
@@ -321,42 +324,66 @@ unsafe fn halves(q: &[__m512i; 8], a: *const i8) -> [__m512i; 2] {
     [first, second]
 }
 
-/// The scales and offsets of a block, and the bytes that they take.
+/// Four inputs of every row, group `i` of eight, without their sign.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,fma,f16c")]
-unsafe fn scales<const KIND: u8>(
-    w: *const u8,
-    factors: *const u8,
-) -> ([__m512; 2], [__m512; 2], usize) {
+unsafe fn integers<const KIND: u8>(w: *const u8, i: usize) -> __m512i {
+    let (low, high) = const { Kind::number(KIND).planes() };
+    // SAFETY: the block has these registers.
+    let load = |i: usize| unsafe { _mm512_loadu_si512(w.add(64 * i).cast()) };
+    if low == 8 {
+        return load(i);
+    }
+    // A plane of so many bits has as many registers; a group lies in one of them.
+    let plane = |first: usize, bits: usize| {
+        let shift = _mm_cvtsi32_si128((i / bits * bits) as i32);
+        let shifted = _mm512_srl_epi16(load(first + i % bits), shift);
+        _mm512_and_si512(shifted, _mm512_set1_epi8((1 << bits) - 1))
+    };
+    if high == 0 {
+        return plane(0, low);
+    }
+    let above = _mm512_sll_epi16(plane(low, high), _mm_cvtsi32_si128(low as i32));
+    _mm512_or_si512(plane(0, low), above)
+}
+
+/// The scales and offsets of a block.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,fma,f16c")]
+unsafe fn scales<const KIND: u8>(w: *const u8, factors: *const u8) -> ([__m512; 2], [__m512; 2]) {
     let zero = _mm512_setzero_ps();
+    let negative = |v| _mm512_sub_ps(zero, v);
     // SAFETY: the block begins with its scales.
     unsafe {
         let half = |at: *const u8| _mm512_cvtph_ps(_mm256_loadu_si256(at.cast()));
-        let float = |i: usize| _mm512_loadu_ps(w.add(4 * ROWS * i).cast());
-        let byte =
-            |at: *const u8| _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(at.cast())));
-        match KIND {
-            kinds::BYTES | kinds::NIBBLES => ([half(w), zero], [zero; 2], 32),
-            kinds::NIBBLES_OFFSET => ([half(w), zero], [half(w.add(32)), zero], 64),
-            kinds::NIBBLES_SUPER => {
-                let scale = _mm512_mul_ps(half(factors), byte(w));
-                let offset = _mm512_mul_ps(half(factors.add(32)), byte(w.add(16)));
-                ([scale, zero], [_mm512_sub_ps(zero, offset), zero], 32)
+        let sixteen = |i: usize| _mm_loadu_si128(w.add(ROWS * i).cast());
+        match const { Kind::number(KIND) } {
+            Kind::Q8_0 | Kind::Q5_0 | Kind::Q4_0 => ([half(w), zero], [zero; 2]),
+            Kind::Q5_1 | Kind::Q4_1 => ([half(w), zero], [half(w.add(32)), zero]),
+            Kind::Q5_K | Kind::Q4_K => {
+                let byte = |i| _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(sixteen(i)));
+                let scale = _mm512_mul_ps(half(factors), byte(0));
+                let offset = _mm512_mul_ps(half(factors.add(32)), byte(1));
+                ([scale, zero], [negative(offset), zero])
             }
-            kinds::BYTES_HALVES => ([float(0), float(1)], [zero; 2], 128),
-            kinds::BYTES_OFFSET => ([float(0), zero], [float(1), zero], 128),
-            _ => {
-                let (d, d_min) = (half(factors), _mm512_sub_ps(zero, half(factors.add(32))));
-                let run = |i: usize| {
-                    let both = _mm512_cvtepu8_epi32(_mm_loadu_si128(w.add(ROWS * i).cast()));
+            Kind::Q6_K | Kind::Q3_K => {
+                let byte = |i| _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(sixteen(i)));
+                let run = |i| _mm512_mul_ps(half(factors), byte(i));
+                ([run(0), run(1)], [zero; 2])
+            }
+            Kind::Q2_K => {
+                let (d, d_min) = (half(factors), negative(half(factors.add(32))));
+                let run = |i| {
+                    let both = _mm512_cvtepu8_epi32(sixteen(i));
                     let scale = _mm512_and_si512(both, _mm512_set1_epi32(15));
+                    let offset = _mm512_srli_epi32::<4>(both);
                     (
                         _mm512_mul_ps(d, _mm512_cvtepi32_ps(scale)),
-                        _mm512_mul_ps(d_min, _mm512_cvtepi32_ps(_mm512_srli_epi32::<4>(both))),
+                        _mm512_mul_ps(d_min, _mm512_cvtepi32_ps(offset)),
                     )
                 };
                 let (first, second) = (run(0), run(1));
-                ([first.0, second.0], [first.1, second.1], 32)
+                ([first.0, second.0], [first.1, second.1])
             }
         }
     }

@@ -13,7 +13,7 @@ mod avx512;
 mod neon;
 mod scalar;
 
-use super::pack::{BLOCK, Integers, Kind};
+use super::pack::{BLOCK, Integers};
 use super::quantize::{Activations, paired};
 use super::set::InstructionSet;
 
@@ -37,7 +37,7 @@ pub(super) struct View<'a> {
 impl<'a> View<'a> {
     pub(super) fn new(set: InstructionSet, a: &'a Activations, w: &Integers) -> Self {
         let halves = w.kind.halves();
-        let bias = w.kind.bias(w.layout);
+        let bias = f32::from(w.kind.bias(w.layout));
         let needed = bias != 0.0 || w.kind.offset();
         let mut block_sums = Vec::new();
         if !halves && needed {
@@ -95,7 +95,7 @@ impl<'a> View<'a> {
 struct Pointers {
     q: *const i8,
     scale: *const f32,
-    /// No NEON layout has a bias.
+    /// NEON takes signed integers.
     #[cfg_attr(target_arch = "aarch64", allow(dead_code))]
     corrections: *const f32,
     sums: *const f32,
@@ -178,65 +178,21 @@ fn tile(
     }
 }
 
-/// What a kernel is made for; each has a number, so that kernels can be generic over it.
-mod kinds {
-    pub(super) const BYTES: u8 = 0;
-    pub(super) const BYTES_HALVES: u8 = 1;
-    pub(super) const BYTES_OFFSET: u8 = 2;
-    pub(super) const NIBBLES: u8 = 3;
-    pub(super) const NIBBLES_OFFSET: u8 = 4;
-    pub(super) const NIBBLES_SUPER: u8 = 5;
-    pub(super) const TWO_BITS_SUPER: u8 = 6;
-
-    pub(super) const fn nibbles(kind: u8) -> bool {
-        matches!(kind, NIBBLES | NIBBLES_OFFSET | NIBBLES_SUPER)
-    }
-
-    /// Bytes of a row's integers in a block.
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-    pub(super) const fn value_bytes(kind: u8) -> usize {
-        match kind {
-            BYTES | BYTES_HALVES | BYTES_OFFSET => 32,
-            TWO_BITS_SUPER => 8,
-            _ => 16,
-        }
-    }
-
-    /// Whether factors come before every eighth block.
-    pub(super) const fn supers(kind: u8) -> bool {
-        matches!(kind, NIBBLES_SUPER | TWO_BITS_SUPER)
-    }
-
-    /// Whether unsigned integers are stored that are larger than the true ones.
-    #[cfg(target_arch = "x86_64")]
-    pub(super) const fn biased(kind: u8) -> bool {
-        kind <= NIBBLES
-    }
-
-    pub(super) const fn halves(kind: u8) -> bool {
-        matches!(kind, BYTES_HALVES | TWO_BITS_SUPER)
-    }
-
-    pub(super) const fn offset(kind: u8) -> bool {
-        matches!(
-            kind,
-            BYTES_OFFSET | NIBBLES_OFFSET | NIBBLES_SUPER | TWO_BITS_SUPER
-        )
-    }
-}
-
 /// Calls `$f::<kind, tokens>(arguments)` for a kind and one of the numbers of tokens.
 macro_rules! for_kind {
     ($kind:expr, $n:expr, [$($t:literal),*], $f:ident $args:tt) => {
         match ($kind, $n) {
             $(
-                (Kind::Bytes, $t) => $f::<{ kinds::BYTES }, $t> $args,
-                (Kind::BytesHalves, $t) => $f::<{ kinds::BYTES_HALVES }, $t> $args,
-                (Kind::BytesOffset, $t) => $f::<{ kinds::BYTES_OFFSET }, $t> $args,
-                (Kind::Nibbles, $t) => $f::<{ kinds::NIBBLES }, $t> $args,
-                (Kind::NibblesOffset, $t) => $f::<{ kinds::NIBBLES_OFFSET }, $t> $args,
-                (Kind::NibblesSuper, $t) => $f::<{ kinds::NIBBLES_SUPER }, $t> $args,
-                (Kind::TwoBitsSuper, $t) => $f::<{ kinds::TWO_BITS_SUPER }, $t> $args,
+                (Kind::Q8_0, $t) => $f::<{ Kind::Q8_0 as u8 }, $t> $args,
+                (Kind::Q4_0, $t) => $f::<{ Kind::Q4_0 as u8 }, $t> $args,
+                (Kind::Q4_1, $t) => $f::<{ Kind::Q4_1 as u8 }, $t> $args,
+                (Kind::Q5_0, $t) => $f::<{ Kind::Q5_0 as u8 }, $t> $args,
+                (Kind::Q5_1, $t) => $f::<{ Kind::Q5_1 as u8 }, $t> $args,
+                (Kind::Q2_K, $t) => $f::<{ Kind::Q2_K as u8 }, $t> $args,
+                (Kind::Q3_K, $t) => $f::<{ Kind::Q3_K as u8 }, $t> $args,
+                (Kind::Q4_K, $t) => $f::<{ Kind::Q4_K as u8 }, $t> $args,
+                (Kind::Q5_K, $t) => $f::<{ Kind::Q5_K as u8 }, $t> $args,
+                (Kind::Q6_K, $t) => $f::<{ Kind::Q6_K as u8 }, $t> $args,
             )*
             (_, n) => unreachable!("no kernel takes {n} tokens"),
         }

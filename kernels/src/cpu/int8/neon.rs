@@ -8,8 +8,8 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::super::pack::Kind;
-use super::{MOST_ROWS, MOST_TOKENS, Pointers, for_kind, kinds, unrolled};
+use super::super::kind::Kind;
+use super::{MOST_ROWS, MOST_TOKENS, Pointers, for_kind, unrolled};
 
 const ROWS: usize = 8;
 
@@ -46,17 +46,13 @@ struct Scales {
     offset: [float32x4_t; 2],
 }
 
-/// The scales of both runs of a block, and the bytes that they take.
+/// The scales of both runs of a block.
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn scales<const KIND: u8>(w: *const u8, factors: *const u8) -> ([Scales; 2], usize) {
+unsafe fn scales<const KIND: u8>(w: *const u8, factors: *const u8) -> [Scales; 2] {
     // SAFETY: the block begins with its scales.
     unsafe {
         let zero = vdupq_n_f32(0.0);
-        let float = |i: usize| {
-            let at = w.add(4 * ROWS * i).cast();
-            [vld1q_f32(at), vld1q_f32(at.add(4))]
-        };
         let eight = |bytes: uint8x8_t| {
             let wide = vmovl_u8(bytes);
             [
@@ -64,36 +60,40 @@ unsafe fn scales<const KIND: u8>(w: *const u8, factors: *const u8) -> ([Scales; 
                 vcvtq_f32_u32(vmovl_high_u16(wide)),
             ]
         };
-        let byte = |at: *const u8| eight(vld1_u8(at));
         let product = |a: [float32x4_t; 2], b: [float32x4_t; 2]| {
             [vmulq_f32(a[0], b[0]), vmulq_f32(a[1], b[1])]
         };
+        let negative = |v: [float32x4_t; 2]| [vnegq_f32(v[0]), vnegq_f32(v[1])];
         let one = |scale, offset| [Scales { scale, offset }; 2];
-        match KIND {
-            kinds::BYTES => (one(halves(w), [zero; 2]), 16),
-            kinds::NIBBLES => {
+        match const { Kind::number(KIND) } {
+            Kind::Q8_0 | Kind::Q5_0 => one(halves(w), [zero; 2]),
+            Kind::Q4_0 => {
                 // The integers are 16 times as large, see `nibbles`.
                 let less = [vdupq_n_f32(1.0 / 16.0); 2];
-                (one(product(halves(w), less), [zero; 2]), 16)
+                one(product(halves(w), less), [zero; 2])
             }
-            kinds::NIBBLES_OFFSET => (one(halves(w), halves(w.add(16))), 32),
-            kinds::NIBBLES_SUPER => {
-                let scale = product(halves(factors), byte(w));
-                let offset = product(halves(factors.add(16)), byte(w.add(8)));
-                let offset = [vnegq_f32(offset[0]), vnegq_f32(offset[1])];
-                (one(scale, offset), 16)
+            Kind::Q5_1 | Kind::Q4_1 => one(halves(w), halves(w.add(16))),
+            Kind::Q5_K | Kind::Q4_K => {
+                let scale = product(halves(factors), eight(vld1_u8(w)));
+                let offset = product(halves(factors.add(16)), eight(vld1_u8(w.add(8))));
+                one(scale, negative(offset))
             }
-            kinds::BYTES_OFFSET => (one(float(0), float(1)), 64),
-            kinds::BYTES_HALVES => {
-                let run = |i| Scales {
-                    scale: float(i),
-                    offset: [zero; 2],
+            Kind::Q6_K | Kind::Q3_K => {
+                let run = |i: usize| {
+                    let wide = vmovl_s8(vld1_s8(w.add(ROWS * i).cast()));
+                    let scale = [
+                        vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide))),
+                        vcvtq_f32_s32(vmovl_high_s16(wide)),
+                    ];
+                    Scales {
+                        scale: product(halves(factors), scale),
+                        offset: [zero; 2],
+                    }
                 };
-                ([run(0), run(1)], 64)
+                [run(0), run(1)]
             }
-            _ => {
-                let (d, d_min) = (halves(factors), halves(factors.add(16)));
-                let d_min = [vnegq_f32(d_min[0]), vnegq_f32(d_min[1])];
+            Kind::Q2_K => {
+                let (d, d_min) = (halves(factors), negative(halves(factors.add(16))));
                 let run = |i: usize| {
                     let both = vld1_u8(w.add(ROWS * i));
                     Scales {
@@ -101,7 +101,7 @@ unsafe fn scales<const KIND: u8>(w: *const u8, factors: *const u8) -> ([Scales; 
                         offset: product(d_min, eight(vshr_n_u8::<4>(both))),
                     }
                 };
-                ([run(0), run(1)], 16)
+                [run(0), run(1)]
             }
         }
     }
@@ -132,7 +132,7 @@ unsafe fn halves(at: *const u8) -> [float32x4_t; 2] {
 #[inline]
 #[target_feature(enable = "neon")]
 unsafe fn nibbles<const KIND: u8>(both: uint8x16_t) -> (int8x16_t, int8x16_t) {
-    if KIND == kinds::NIBBLES {
+    if KIND == Kind::Q4_0 as u8 {
         (
             vreinterpretq_s8_u8(vshlq_n_u8::<4>(both)),
             vreinterpretq_s8_u8(vandq_u8(both, vdupq_n_u8(0xf0))),
@@ -145,31 +145,91 @@ unsafe fn nibbles<const KIND: u8>(both: uint8x16_t) -> (int8x16_t, int8x16_t) {
     }
 }
 
-/// The integers of a block: 16 registers in the order in which they are stored.
+/// The integers of a block: 16 registers in the order in which bytes are stored, `GROUP` inputs of a row together.
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn integers<const KIND: u8>(w: *const u8) -> [int8x16_t; 16] {
+unsafe fn integers<const KIND: u8, const GROUP: usize>(w: *const u8) -> [int8x16_t; 16] {
+    let kind = const { Kind::number(KIND) };
+    let (low, high) = kind.planes();
     let mut q = [vdupq_n_s8(0); 16];
     // SAFETY: the caller gives a block's integers.
     unsafe {
-        if kinds::nibbles(KIND) {
-            for i in 0..8 {
-                (q[i], q[i + 8]) = nibbles::<KIND>(vld1q_u8(w.add(16 * i)));
+        match low {
+            8 => {
+                for (i, q) in q.iter_mut().enumerate() {
+                    *q = vld1q_s8(w.add(16 * i).cast());
+                }
             }
-        } else if KIND == kinds::TWO_BITS_SUPER {
-            let low = vdupq_n_u8(3);
-            for i in 0..4 {
-                let all = vld1q_u8(w.add(16 * i));
-                q[i] = vreinterpretq_s8_u8(vandq_u8(all, low));
-                q[i + 4] = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8::<2>(all), low));
-                q[i + 8] = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8::<4>(all), low));
-                q[i + 12] = vreinterpretq_s8_u8(vshrq_n_u8::<6>(all));
+            4 => {
+                for i in 0..8 {
+                    (q[i], q[i + 8]) = nibbles::<KIND>(vld1q_u8(w.add(16 * i)));
+                }
             }
-        } else {
-            for (i, q) in q.iter_mut().enumerate() {
-                *q = vld1q_s8(w.add(16 * i).cast());
+            _ => q = two_bits(w),
+        }
+        let w = w.add(ROWS * 4 * low);
+        let above = match high {
+            0 => return q,
+            1 => one_bit::<GROUP>(w),
+            _ => two_bits(w),
+        };
+        let up = vdupq_n_s8(low as i8);
+        let raised = vdupq_n_s8(kind.raised());
+        for (q, above) in q.iter_mut().zip(above) {
+            *q = vorrq_s8(*q, vshlq_s8(above, up));
+            if kind.raised() > 0 {
+                *q = vsubq_s8(*q, raised);
             }
         }
+    }
+    q
+}
+
+/// A block's plane of two bits, 8 bytes a row.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn two_bits(w: *const u8) -> [int8x16_t; 16] {
+    let mut q = [vdupq_n_s8(0); 16];
+    let mask = vdupq_n_u8(3);
+    for i in 0..4 {
+        // SAFETY: the caller gives 64 bytes.
+        let all = unsafe { vld1q_u8(w.add(16 * i)) };
+        q[i] = vreinterpretq_s8_u8(vandq_u8(all, mask));
+        q[i + 4] = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8::<2>(all), mask));
+        q[i + 8] = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8::<4>(all), mask));
+        q[i + 12] = vreinterpretq_s8_u8(vshrq_n_u8::<6>(all));
+    }
+    q
+}
+
+/// A block's plane of one bit, 4 bytes a row: bit `n` of them is that of inputs `4 n` and on.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn one_bit<const GROUP: usize>(w: *const u8) -> [int8x16_t; 16] {
+    // SAFETY: the caller gives 32 bytes.
+    let four = unsafe { [vld1q_u8(w), vld1q_u8(w.add(16))] };
+    let mut q = [vdupq_n_s8(0); 16];
+    let mask = vdupq_n_u8(1);
+    for (i, q) in q.iter_mut().enumerate() {
+        let shifted = if GROUP == 4 {
+            // Four inputs of four rows.
+            vshlq_u8(four[i % 2], vdupq_n_s8(-((i / 2) as i8)))
+        } else {
+            // Eight inputs of two rows: each row's four bytes twice, for two bits.
+            let rows = vreinterpretq_u32_u8(four[i % 4 / 2]);
+            let twice = if i % 2 == 0 {
+                vzip1q_u32(rows, rows)
+            } else {
+                vzip2q_u32(rows, rows)
+            };
+            let bit = 2 * (i / 4) as i8;
+            let bits = vzip1q_s32(
+                vreinterpretq_s32_s8(vdupq_n_s8(-bit)),
+                vreinterpretq_s32_s8(vdupq_n_s8(-bit - 1)),
+            );
+            vshlq_u8(vreinterpretq_u8_u32(twice), vreinterpretq_s8_s32(bits))
+        };
+        *q = vreinterpretq_s8_u8(vandq_u8(shifted, mask));
     }
     q
 }
@@ -187,7 +247,7 @@ unsafe fn add_up<const KIND: u8>(
     for half in 0..2 {
         let scaled = vmulq_n_f32(vcvtq_f32_s32(integers[half]), a_scale);
         sum[half] = vfmaq_f32(sum[half], scaled, s.scale[half]);
-        if kinds::offset(KIND) {
+        if const { Kind::number(KIND).offset() } {
             // SAFETY: a format with offsets has sums.
             sum[half] = vfmaq_n_f32(sum[half], s.offset[half], unsafe { *a_sum });
         }
@@ -212,19 +272,20 @@ unsafe fn dotprod_tokens<const KIND: u8, const T: usize>(
     p: Pointers,
     out: &mut Out,
 ) {
+    let kind = const { Kind::number(KIND) };
     // SAFETY: every read is within the tile and the tokens, as the caller says.
     unsafe {
         let mut sums = [[vdupq_n_f32(0.0); 2]; T];
         let mut factors = w;
         for b in 0..p.blocks {
-            if kinds::supers(KIND) && b % 8 == 0 {
+            if kind.super_bytes() > 0 && b % 8 == 0 {
                 factors = w;
-                w = w.add(4 * ROWS);
+                w = w.add(ROWS * kind.super_bytes());
             }
-            let (s, bytes) = scales::<KIND>(w, factors);
-            w = w.add(bytes);
-            let q = integers::<KIND>(w);
-            w = w.add(ROWS * kinds::value_bytes(KIND));
+            let s = scales::<KIND>(w, factors);
+            w = w.add(ROWS * kind.scale_bytes());
+            let q = integers::<KIND, 4>(w);
+            w = w.add(ROWS * kind.value_bytes());
             unrolled!(t < T, {
                 let a = p.q.add((b * T + t) * 32);
                 let (first, second) = (vld1q_s8(a), vld1q_s8(a.add(16)));
@@ -238,7 +299,7 @@ unsafe fn dotprod_tokens<const KIND: u8, const T: usize>(
                 sdot!(high, q[5], first, 2);
                 sdot!(low, q[6], first, 3);
                 sdot!(high, q[7], first, 3);
-                if kinds::halves(KIND) {
+                if kind.halves() {
                     let a_sum = p.sums.add(2 * b * T + t);
                     add_up::<KIND>(&mut sums[t], [low, high], a_scale, a_sum, &s[0]);
                     (low, high) = (vdupq_n_s32(0), vdupq_n_s32(0));
@@ -251,7 +312,7 @@ unsafe fn dotprod_tokens<const KIND: u8, const T: usize>(
                 sdot!(high, q[13], second, 2);
                 sdot!(low, q[14], second, 3);
                 sdot!(high, q[15], second, 3);
-                let run = if kinds::halves(KIND) { 2 * b + 1 } else { b };
+                let run = if kind.halves() { 2 * b + 1 } else { b };
                 let a_sum = p.sums.add(run * T + t);
                 add_up::<KIND>(&mut sums[t], [low, high], a_scale, a_sum, &s[1]);
             });
@@ -269,23 +330,24 @@ unsafe fn plain_tokens<const KIND: u8, const T: usize>(
     p: Pointers,
     out: &mut Out,
 ) {
+    let kind = const { Kind::number(KIND) };
     // SAFETY: every read is within the tile and the tokens, as the caller says.
     unsafe {
         let mut sums = [[vdupq_n_f32(0.0); 2]; T];
         let mut factors = w;
         for b in 0..p.blocks {
-            if kinds::supers(KIND) && b % 8 == 0 {
+            if kind.super_bytes() > 0 && b % 8 == 0 {
                 factors = w;
-                w = w.add(4 * ROWS);
+                w = w.add(ROWS * kind.super_bytes());
             }
-            let (s, bytes) = scales::<KIND>(w, factors);
-            w = w.add(bytes);
-            let q = integers::<KIND>(w);
-            w = w.add(ROWS * kinds::value_bytes(KIND));
+            let s = scales::<KIND>(w, factors);
+            w = w.add(ROWS * kind.scale_bytes());
+            let q = integers::<KIND, 4>(w);
+            w = w.add(ROWS * kind.value_bytes());
             for (t, sum) in sums.iter_mut().enumerate() {
                 let a = p.q.add((b * T + t) * 32).cast::<i32>();
                 let a_scale = *p.scale.add(b * T + t);
-                let runs = if kinds::halves(KIND) { 2 } else { 1 };
+                let runs = if kind.halves() { 2 } else { 1 };
                 for run in 0..runs {
                     // Rows 0 and 1, 2 and 3 and so on; of each row the sums of its pairs of inputs.
                     let mut pairs = [vdupq_n_s32(0); 4];
@@ -303,7 +365,7 @@ unsafe fn plain_tokens<const KIND: u8, const T: usize>(
                         vpaddq_s32(pairs[0], pairs[1]),
                         vpaddq_s32(pairs[2], pairs[3]),
                     ];
-                    let at = if kinds::halves(KIND) { 2 * b + run } else { b };
+                    let at = if kind.halves() { 2 * b + run } else { b };
                     let a_sum = p.sums.add(at * T + t);
                     add_up::<KIND>(sum, integers, a_scale, a_sum, &s[run]);
                 }
@@ -320,20 +382,21 @@ unsafe fn plain_tokens<const KIND: u8, const T: usize>(
 /// row 1 token 0, row 1 token 1.
 #[target_feature(enable = "neon,i8mm")]
 unsafe fn i8mm_pairs<const KIND: u8, const P: usize>(mut w: *const u8, p: Pointers, out: &mut Out) {
+    let kind = const { Kind::number(KIND) };
     // SAFETY: every read is within the tile and the tokens, as the caller says.
     unsafe {
         let mut sums = [[vdupq_n_f32(0.0); 4]; P];
         let mut factors = w;
         for b in 0..p.blocks {
-            if kinds::supers(KIND) && b % 8 == 0 {
+            if kind.super_bytes() > 0 && b % 8 == 0 {
                 factors = w;
-                w = w.add(4 * ROWS);
+                w = w.add(ROWS * kind.super_bytes());
             }
-            let (s, bytes) = scales::<KIND>(w, factors);
-            w = w.add(bytes);
-            let q = integers::<KIND>(w);
-            w = w.add(ROWS * kinds::value_bytes(KIND));
-            let runs = if kinds::halves(KIND) { 2 } else { 1 };
+            let s = scales::<KIND>(w, factors);
+            w = w.add(ROWS * kind.scale_bytes());
+            let q = integers::<KIND, 8>(w);
+            w = w.add(ROWS * kind.value_bytes());
+            let runs = if kind.halves() { 2 } else { 1 };
             unrolled!(pair < P, {
                 let a = p.q.add((b * P + pair) * 64);
                 let token = |t: usize| 2 * pair + t;
@@ -364,11 +427,11 @@ unsafe fn i8mm_pairs<const KIND: u8, const P: usize>(mut w: *const u8, p: Pointe
                             vzip2q_f32(v, v)
                         }
                     };
-                    let at = if kinds::halves(KIND) { 2 * b + run } else { b };
+                    let at = if kind.halves() { 2 * b + run } else { b };
                     unrolled!(rows < 4, {
                         let scaled = vmulq_f32(vcvtq_f32_s32(integers[rows]), a_scale);
                         let mut sum = vfmaq_f32(sums[pair][rows], scaled, twice(s.scale, rows));
-                        if kinds::offset(KIND) {
+                        if kind.offset() {
                             let a_sum = |t: usize| *p.sums.add(at * 2 * P + token(t));
                             let a_sum = in_turn(a_sum(0), a_sum(1));
                             sum = vfmaq_f32(sum, a_sum, twice(s.offset, rows));

@@ -1,6 +1,7 @@
 //! The portable kernel: what every other one is tested against.
 
-use super::super::pack::{BLOCK, Integers, Kind};
+use super::super::kind::Kind;
+use super::super::pack::{BLOCK, Integers, place};
 use super::{MOST_ROWS, MOST_TOKENS, Pointers};
 use half::f16;
 
@@ -13,14 +14,11 @@ pub(super) unsafe fn tile(
     n: usize,
     out: &mut [f32; MOST_ROWS * MOST_TOKENS],
 ) {
-    let (rows, group) = (w.layout.rows, w.layout.group);
-    let kind = w.kind;
+    let (rows, kind) = (w.layout.rows, w.kind);
     let halves = kind.halves();
     let runs = if halves { 2 } else { 1 };
     out[..n * rows].fill(0.0);
-    // So many values lie in bytes of their own; the next ones are further up in the same bytes.
-    let (bits, part) = (kind.bits(), kind.value_bytes());
-    let mask = u8::MAX >> (8 - bits);
+    let (low, high) = kind.planes();
     let mut rest = tile;
     let mut factors: &[u8] = &[];
     for b in 0..p.blocks {
@@ -28,17 +26,22 @@ pub(super) unsafe fn tile(
             (factors, rest) = rest.split_at(rows * kind.super_bytes());
         }
         let (scales, after) = rest.split_at(rows * kind.scale_bytes());
-        let (values, after) = after.split_at(rows * part);
+        let (values, after) = after.split_at(rows * kind.value_bytes());
         rest = after;
+        let (first, second) = values.split_at(rows * BLOCK * low / 8);
         for r in 0..rows {
             let mut q = [0i16; BLOCK];
             for (i, q) in q.iter_mut().enumerate() {
-                let (i, shift) = (i % part, i / part * bits);
-                let byte = values[(i / group * rows + r) * group + i % group];
-                *q = if bits == 8 {
-                    i16::from(byte as i8)
-                } else {
-                    i16::from(byte >> shift & mask)
+                // A part of the values lies in bytes of their own; the next part is further up in the same bytes.
+                let value = |plane: &[u8], bits: usize| {
+                    let part = BLOCK * bits / 8;
+                    let byte = plane[place(i % part, part, w.layout, r)];
+                    byte >> (i / part * bits) & u8::MAX >> (8 - bits)
+                };
+                *q = match (low, high) {
+                    (8, _) => i16::from(value(first, 8) as i8),
+                    (low, 0) => i16::from(value(first, low)),
+                    (low, high) => i16::from(value(first, low) | value(second, high) << low),
                 };
             }
             for t in 0..n {
@@ -86,20 +89,18 @@ fn scale_and_offset(
         let at = 2 * (i * rows + r);
         f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()
     };
-    let float = |i: usize| {
-        let at = 4 * (i * rows + r);
-        f32::from_le_bytes([scales[at], scales[at + 1], scales[at + 2], scales[at + 3]])
-    };
     match kind {
-        Kind::Bytes | Kind::Nibbles => (half(scales, 0), 0.0),
-        Kind::NibblesOffset => (half(scales, 0), half(scales, 1)),
-        Kind::NibblesSuper => (
+        Kind::Q8_0 | Kind::Q5_0 | Kind::Q4_0 => (half(scales, 0), 0.0),
+        Kind::Q5_1 | Kind::Q4_1 => (half(scales, 0), half(scales, 1)),
+        Kind::Q5_K | Kind::Q4_K => (
             half(factors, 0) * f32::from(scales[r]),
             -(half(factors, 1) * f32::from(scales[rows + r])),
         ),
-        Kind::BytesHalves => (float(run), 0.0),
-        Kind::BytesOffset => (float(0), float(1)),
-        Kind::TwoBitsSuper => {
+        Kind::Q6_K | Kind::Q3_K => {
+            let scale = scales[run * rows + r] as i8;
+            (half(factors, 0) * f32::from(scale), 0.0)
+        }
+        Kind::Q2_K => {
             let both = scales[run * rows + r];
             (
                 half(factors, 0) * f32::from(both & 15),
