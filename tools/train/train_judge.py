@@ -51,7 +51,7 @@ class Judge(nn.Module):
             factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)
             tensors[f"conv.{i}.weight"] = convolution.weight * factor[:, None, None, None]
             tensors[f"conv.{i}.bias"] = norm.bias - norm.running_mean * factor
-        return {name: tensor.detach().float().contiguous() for name, tensor in tensors.items()}
+        return {name: tensor.detach().half().contiguous() for name, tensor in tensors.items()}
 
 
 def composed(rng, variants):

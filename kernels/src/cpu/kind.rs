@@ -183,3 +183,33 @@ impl Kind {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::pack::Integers;
+    use super::*;
+
+    #[test]
+    fn tiles_take_the_memory_of_their_format() {
+        let sets = [
+            InstructionSet::Avx2,
+            InstructionSet::Avx512Vnni,
+            InstructionSet::NeonDotprod,
+            InstructionSet::NeonI8mm,
+        ];
+        for format in Format::ALL {
+            let stored = format.row_bytes(1024).unwrap() * 64;
+            for set in sets {
+                let Some(tiles) = Integers::bytes(*format, Layout::of(set), 64, 1024) else {
+                    assert_eq!(format.block_values(), 1);
+                    continue;
+                };
+                let share = tiles as f64 / stored as f64;
+                assert!(
+                    (1.0..1.04).contains(&share),
+                    "{format} for {set:?}: {share}"
+                );
+            }
+        }
+    }
+}

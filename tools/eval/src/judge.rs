@@ -18,7 +18,7 @@ umbrella chair clock book key hammer guitar ball gift crown lamp camera";
 const SIDE: usize = 48;
 const CONVOLUTIONS: usize = 8;
 
-type Weight = <Cpu as Device>::Weight;
+pub(crate) type Weight = <Cpu as Device>::Weight;
 
 /// A referee.
 pub struct Judge {
@@ -84,7 +84,7 @@ impl Judge {
     }
 }
 
-fn load(device: &Cpu, tensor: &Tensor) -> Result<Weight> {
+pub(crate) fn load(device: &Cpu, tensor: &Tensor) -> Result<Weight> {
     if tensor.kind != TensorType::F16 {
         let reason = format!("its tensors are {}, F16 is expected", tensor.kind);
         return Err(EvalError::Data {
@@ -128,7 +128,7 @@ fn reduced(rgb: &[u8], width: usize, height: usize) -> Vec<f32> {
 }
 
 /// The largest of each 2x2 square.
-fn pooled(values: &[f32], side: usize, channels: usize) -> Vec<f32> {
+pub(crate) fn pooled(values: &[f32], side: usize, channels: usize) -> Vec<f32> {
     let at = |y: usize, x: usize, c: usize| values[(y * side + x) * channels + c];
     let mut out = Vec::with_capacity(values.len() / 4);
     for y in (0..side).step_by(2) {

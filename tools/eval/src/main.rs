@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use kinglet_eval::{Program, Result, draw, see, steps, table};
+use kinglet_eval::{
+    EvalError, Program, Result, draw, drawings, page, questions, see, steps, table,
+};
 use serde_json::json;
 
 /// Marks for what `kinglet` sees and draws, on held-out scenes.
@@ -43,6 +45,62 @@ enum Command {
     Table(TableArguments),
     /// What fewer passes cost: a model's drawings in many ways, from the same prompts and noise.
     Steps(StepsArguments),
+    /// Questions about held-out scenes, made by tools/train/held_out.py: shares of right answers by ability and by what was
+    /// done to the picture.
+    Questions(QuestionsArguments),
+    /// Drawings and edits that tools/train/held_out.py asks for, by GenEval's categories, before two judges of
+    /// tools/train/train_judge.py.
+    Drawings(DrawingsArguments),
+}
+
+#[derive(Debug, Args)]
+struct DrawingsArguments {
+    /// The two judges' files.
+    #[arg(required = true, num_args = 2)]
+    judges: Vec<PathBuf>,
+    /// The model.
+    #[arg(long, default_value = "runtime/assets/kinglet-tiny.gguf")]
+    model: PathBuf,
+    /// Where the prompts are.
+    #[arg(long, default_value = "target/held-out")]
+    scenes: PathBuf,
+    /// At most so many drawings of each category.
+    #[arg(long, default_value_t = usize::MAX)]
+    most: usize,
+    /// Steps of a drawing instead of the model's own.
+    #[arg(long)]
+    steps: Option<usize>,
+    /// Where drawings are kept.
+    #[arg(short, long, default_value = "target/drawings")]
+    output: PathBuf,
+    /// One JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct QuestionsArguments {
+    /// The model.
+    #[arg(long, default_value = "runtime/assets/kinglet-tiny.gguf")]
+    model: PathBuf,
+    /// Another one beside it.
+    #[arg(long)]
+    against: Option<PathBuf>,
+    /// The scenes.
+    #[arg(long, default_value = "target/held-out")]
+    scenes: PathBuf,
+    /// At most so many scenes of each condition.
+    #[arg(long, default_value_t = usize::MAX)]
+    most: usize,
+    /// Writes a page with pictures, answers and marks.
+    #[arg(long)]
+    page: Option<PathBuf>,
+    /// Scenes on the page.
+    #[arg(long, default_value_t = 60)]
+    shown: usize,
+    /// One JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -124,6 +182,12 @@ fn run(arguments: &Arguments) -> Result<()> {
         print!("{text}");
         return Ok(());
     }
+    if let Some(Command::Drawings(arguments)) = &arguments.command {
+        return draw_all(arguments);
+    }
+    if let Some(Command::Questions(arguments)) = &arguments.command {
+        return ask(arguments);
+    }
     let program = Program::new(&arguments.program, arguments.model.as_deref());
     let seen = see::run(&program)?;
     let temporary = tempfile::tempdir().map_err(|e| kinglet_eval::EvalError::Data {
@@ -153,5 +217,64 @@ fn run(arguments: &Arguments) -> Result<()> {
     println!("drawing: strict     {}", drawn.strict);
     println!("drawing: plain      {}", drawn.plain);
     println!("drawing: background {}", drawn.background);
+    Ok(())
+}
+
+fn ask(arguments: &QuestionsArguments) -> Result<()> {
+    let scenes = questions::scenes(&arguments.scenes)?;
+    let models = [Some(&arguments.model), arguments.against.as_ref()];
+    let mut sides = Vec::new();
+    for model in models.into_iter().flatten() {
+        let options = questions::Options {
+            model: model.clone(),
+            scenes: arguments.scenes.clone(),
+            most: arguments.most,
+        };
+        sides.push((
+            model.display().to_string(),
+            questions::run(&options, &scenes)?,
+        ));
+    }
+    for (name, answered) in &sides {
+        let marks = questions::Marks::of(&scenes, answered);
+        if arguments.json {
+            println!("{}", json!({ "model": name, "questions": marks }));
+        } else {
+            println!("{name}\n\n{}", marks.table());
+        }
+    }
+    if let Some(file) = &arguments.page {
+        let sides: Vec<page::Side<'_>> =
+            sides.iter().map(|(name, a)| (&name[..], &a[..])).collect();
+        let text = page::page(&scenes, &arguments.scenes, &sides, arguments.shown)?;
+        std::fs::write(file, text).map_err(|e| EvalError::Data {
+            path: file.display().to_string(),
+            reason: e.to_string(),
+        })?;
+    }
+    Ok(())
+}
+
+fn draw_all(arguments: &DrawingsArguments) -> Result<()> {
+    let wanted = drawings::wanted(&arguments.scenes)?;
+    let [one, other] = &arguments.judges[..] else {
+        return Ok(());
+    };
+    let marks = drawings::run(
+        &drawings::Options {
+            model: arguments.model.clone(),
+            scenes: arguments.scenes.clone(),
+            judges: [one.clone(), other.clone()],
+            most: arguments.most,
+            timesteps: arguments.steps.map(|steps| steps + 1),
+            folder: arguments.output.clone(),
+        },
+        &wanted,
+    )?;
+    if arguments.json {
+        println!("{}", json!({ "model": arguments.model, "drawings": marks }));
+    } else {
+        print!("{}", drawings::table(&marks));
+    }
     Ok(())
 }

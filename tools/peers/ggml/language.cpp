@@ -23,7 +23,7 @@ struct Loaded {
 static Loaded load(const char *path, const char *name, bool repack, bool own, int threads) {
     llama_model_params m = llama_model_default_params();
     m.use_extra_bufts = repack;
-    m.use_mmap = !own;
+    if (own) m.load_mode = LLAMA_LOAD_MODE_NONE;
     Loaded loaded = {name, llama_model_load_from_file(path, m), nullptr};
     if (!loaded.model) return loaded;
     llama_context_params c = llama_context_default_params();

@@ -1,0 +1,161 @@
+"""Scenes that no run has seen, with questions and their true answers, for `kinglet-eval questions`; prompts and edits for
+`kinglet-eval drawings`.
+
+python held_out.py OUT [SCENES]
+
+Other seeds and other variants of the objects than in training. Every scene is also shown through what a camera and an
+adversary do to it (`condition`): noise, blur, exposure, a patch over a part of the background, a misleading text.
+With EMOJI_ASSETS naming the pictures of another package, it is another drawing of the same things.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import talk
+from edits import EDITS
+from scenes import change_of
+from world import NAMES, SIZE, Variants, finished, first_and_second, related, scattered, through_camera, written_over
+
+CONDITIONS = ["plain", "noise", "blur", "exposure", "patch", "text"]
+ASKS = {
+    "count": talk.ask_count, "count of": talk.ask_count_of, "is there": talk.ask_is_there, "where": talk.ask_where,
+    "which": talk.ask_which, "relation": talk.ask_relation, "background": talk.ask_ground,
+}  # fmt: skip
+
+
+def scene_of(rng, variants, number):
+    """A third with one thing, a third with several, a third with a relation."""
+    if number % 3 == 2:
+        return related(rng, variants)
+    return scattered(rng, variants, 1 if number % 3 == 0 else int(rng.integers(2, 5)))
+
+
+def asked(rng, scene):
+    named = "name" if len(scene.things) == 1 else "list"
+    pairs = [(named, *talk.ask_what(rng, scene))]
+    for ability, ask in ASKS.items():
+        if pair := ask(rng, scene):
+            pairs.append((ability, *pair))
+    return pairs
+
+
+def patched(rng, scene, picture):
+    """A square of noise where no thing is; the picture as it was where there is no room."""
+    for _ in range(50):
+        side = int(rng.integers(14, 26))
+        x, y = (int(v) for v in rng.integers(0, SIZE - side, 2))
+        free = all(
+            abs(t.x - x - side / 2) > (t.width + side) / 2 or abs(t.y - y - side / 2) > (t.height + side) / 2 for t in scene.things
+        )
+        if free:
+            picture = picture.copy()
+            picture[y : y + side, x : x + side] = rng.uniform(0, 255, (side, side, 3))
+            break
+    return picture
+
+
+def through(rng, condition, scene):
+    picture = scene.paint()
+    if condition == "patch":
+        return finished(patched(rng, scene, picture))
+    if condition == "text":
+        absent = talk.absent(rng, scene)
+        return finished(written_over(rng, picture, absent))
+    return finished(picture) if condition == "plain" else through_camera(rng, picture, condition)
+
+
+def drawn(rng, variants, category):
+    """A prompt of one of GenEval's categories, with what it asks for."""
+    relation = None
+    if category == "position":
+        word = ["left of", "right of", "above", "below", "on"][rng.integers(5)]
+        scene = related(rng, variants, word)
+        relation = [t.name for t in first_and_second(scene)]
+        relation.insert(1, word)
+        words = talk.related_pair(scene)
+    elif category == "counting":
+        kind = int(rng.integers(len(NAMES)))
+        scene = scattered(rng, variants, 0, [kind] * int(rng.integers(2, 5)))
+        words = talk.what(scene)
+    elif category == "two object":
+        scene = scattered(rng, variants, 0, [int(k) for k in rng.choice(len(NAMES), 2, replace=False)])
+        words = talk.what(scene)
+    else:
+        scene = scattered(rng, variants, 1)
+        words = talk.what(scene)
+        if category == "attribute":
+            size = scene.things[0].size()
+            if size is None:
+                return None
+            words = talk.article(f"{size} {scene.things[0].name}")
+    return {
+        "category": category, "prompt": f"{words} on {talk.ground(scene)}", "things": [t.name for t in scene.things],
+        "background": scene.color, "relation": relation,
+    }  # fmt: skip
+
+
+def edit_of(rng, variants, out, number):
+    scene = scattered(rng, variants, int(rng.integers(1, 4)))
+    change = EDITS[number % len(EDITS)]
+    made = change(rng, variants, scene)
+    if made is None:
+        return None
+    after, order, _ = made
+    file = f"edit-{number:05}.png"
+    Image.fromarray(finished(scene.paint())).save(out / file)
+    same = [t for t in after.things if any(t is before for before in scene.things)]
+    return {
+        "category": f"edit: {change.__name__}", "prompt": order, "picture": file, "things": [t.name for t in after.things],
+        "background": after.color, "relation": None, "kept": [[t.name, t.x, t.y] for t in same],
+    }  # fmt: skip
+
+
+def prompts(rng, variants, out, count):
+    rows = []
+    for category in ("single object", "two object", "counting", "position", "attribute"):
+        made = 0
+        while made < count:
+            if row := drawn(rng, variants, category):
+                rows.append(row)
+                made += 1
+    number = 0
+    while number < count:
+        if row := edit_of(rng, variants, out, number):
+            rows.append(row)
+            number += 1
+    return rows
+
+
+def main(out, count="3000"):
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    rng, variants = np.random.default_rng(990_001), Variants(990_001, 12)
+    rows = []
+
+    def kept(pictures, condition, asks):
+        files = []
+        for i, picture in enumerate(pictures):
+            files.append(f"{len(rows):05}-{i}.png")
+            Image.fromarray(picture).save(out / files[-1])
+        rows.append({"pictures": files, "condition": condition, "asks": asks})
+
+    for number in range(int(count)):
+        scene = scene_of(rng, variants, number)
+        asks = asked(rng, scene)
+        for condition in CONDITIONS:
+            kept([through(rng, condition, scene)], condition, asks)
+    for _ in range(int(count) // 3):
+        before, after, change = change_of(rng, variants)
+        kept([finished(before.paint()), finished(after.paint())], "plain", [("changed", "what changed?", change)])
+    (out / "truth.json").write_text(json.dumps(rows))
+    wanted = prompts(rng, variants, out, int(count) // 3)
+    (out / "prompts.json").write_text(json.dumps(wanted))
+    print(f"{len(rows)} scenes of {len(NAMES)} kinds and {len(wanted)} prompts in {out}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
