@@ -188,9 +188,10 @@ class Bagel(nn.Module):
         angles = torch.cat([angles, angles], -1)[:, None]
         return angles.cos(), angles.sin()
 
-    def places(self, side):
-        rows = torch.arange(side, device=self.markers.device)
-        return (rows[:, None] * self.c.grid + rows[None]).reshape(-1)
+    def places(self, count, grid=None):
+        """Rows of the position tables for a grid (rows, columns) of `count` tokens; left out: a square one."""
+        rows, columns = (torch.arange(n, device=self.markers.device) for n in grid or [math.isqrt(count)] * 2)
+        return (rows[:, None] * self.c.grid + columns[None]).reshape(-1)
 
     def block(self, segments, positions, cache=None, mask=None, tap=None):
         """Runs a block through all layers.
@@ -227,18 +228,18 @@ class Bagel(nn.Module):
         return [(UND, marker(0)), (GEN, x), (UND, marker(1))]
 
     def look(self, pictures):
-        """The vision tower: pictures [B, 3, side, side] in -1..1 -> [B, patches, vision_hidden]."""
-        batch, _, side, _ = pictures.shape
-        n = side // 14
-        x = pictures.view(batch, 3, n, 14, n, 14).permute(0, 2, 4, 3, 5, 1).reshape(batch, n * n, 588)
-        x = self.patch_embedding(x) + self.position_embedding.weight[self.places(n)]
+        """The vision tower: pictures [B, 3, height, width] in -1..1 -> [B, patches, vision_hidden]."""
+        batch, _, *size = pictures.shape
+        grid = [side // 14 for side in size]
+        x = pictures.view(batch, 3, grid[0], 14, grid[1], 14).permute(0, 2, 4, 3, 5, 1).flatten(1, 2).flatten(2)
+        x = self.patch_embedding(x) + self.position_embedding.weight[self.places(x.shape[1], grid)]
         for layer in self.vit:
             x = layer(x)
         return self.post_layernorm(x)
 
-    def see(self, vision, position, cache=None):
+    def see(self, vision, position, cache=None, grid=None):
         """Puts what the tower says of a picture at a position; -> (last hidden of the patches, cache)."""
-        places = self.places(math.isqrt(vision.shape[1]))
+        places = self.places(vision.shape[1], grid)
         tokens = self.fc2(F.gelu(self.fc1(vision), approximate="tanh")) + self.vit_pos_embed[places]
         positions = torch.full((len(vision), tokens.shape[1] + 2), position, device=tokens.device)
         segments, cache, _ = self.block(self.marked(UND, tokens), positions, cache)
@@ -249,23 +250,22 @@ class Bagel(nn.Module):
         segments, cache, _ = self.block([(UND, self.embed_tokens(ids))], positions, cache, mask)
         return self.norm(segments[0][1]), cache
 
-    def latents(self, x, times):
+    def latents(self, x, times, grid=None):
         """x [B, n, 64] at times [B] -> hidden of the drawing branch."""
         angles = times[:, None].float() * self.frequencies
         embedded = self.time_embedder(torch.cat([angles.cos(), angles.sin()], -1))
-        side = math.isqrt(x.shape[1])
-        return self.vae2llm(x) + embedded[:, None] + self.latent_pos_embed[self.places(side)]
+        return self.vae2llm(x) + embedded[:, None] + self.latent_pos_embed[self.places(x.shape[1], grid)]
 
-    def remember(self, x, position, cache=None):
+    def remember(self, x, position, cache=None, grid=None):
         """Puts a finished picture's latents (time 0), as editing does."""
-        hidden = self.latents(x, x.new_zeros(len(x)))
+        hidden = self.latents(x, x.new_zeros(len(x)), grid)
         positions = torch.full((len(x), x.shape[1] + 2), position, device=x.device)
         return self.block(self.marked(GEN, hidden), positions, cache)[1]
 
-    def velocity(self, x, times, position, cache=None, tap=None):
+    def velocity(self, x, times, position, cache=None, tap=None, grid=None):
         """The flow's velocity at x [B, n, 64], times [B], each at its own rope position [B]; (v, hidden after `tap`)."""
         positions = position[:, None].expand(-1, x.shape[1] + 2)
-        segments, _, tapped = self.block(self.marked(GEN, self.latents(x, times)), positions, cache, None, tap)
+        segments, _, tapped = self.block(self.marked(GEN, self.latents(x, times, grid)), positions, cache, None, tap)
         return self.llm2vae(self.norm_moe_gen(segments[1][1])), tapped and tapped[1][1]
 
 

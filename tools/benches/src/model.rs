@@ -159,9 +159,7 @@ pub(crate) fn operations_of_a_token(source: &Source) -> f64 {
 impl Bench<'_> {
     fn random(&self, name: &str, shape: &Shape, format: Format) -> Result<()> {
         let source = random::source(shape, format)?;
-        let folder = &self.arguments.folder;
-        std::fs::create_dir_all(folder).map_err(|e| BenchError::File(folder.clone(), e))?;
-        let file = folder.join(format!("qwen2-{name}-{format}.gguf"));
+        let file = self.folder()?.join(format!("qwen2-{name}-{format}.gguf"));
         if self.arguments.llama.is_some() || self.arguments.candle.is_some() {
             random::write_qwen2(&source, &file)?;
         }
@@ -172,6 +170,13 @@ impl Bench<'_> {
             peers.push(("candle", Peer::start(program, &arguments)?));
         }
         self.language(name, &source, format, &file, &mut peers)
+    }
+
+    /// Where model files are written.
+    fn folder(&self) -> Result<&Path> {
+        let folder = &self.arguments.folder;
+        std::fs::create_dir_all(folder).map_err(|e| BenchError::File(folder.clone(), e))?;
+        Ok(folder)
     }
 
     fn smollm2(&self, file: &Path) -> Result<()> {
@@ -255,7 +260,7 @@ impl Bench<'_> {
         theirs: &Path,
         peers: &mut [(&str, Peer)],
     ) -> Result<()> {
-        let file = self.arguments.folder.join(format!("{name}-{format}.gguf"));
+        let file = self.folder()?.join(format!("{name}-{format}.gguf"));
         random::write(source, &file)?;
         let threads = rayon::current_num_threads().to_string();
         let own = std::env::current_exe().map_err(|e| BenchError::File(file.clone(), e))?;
@@ -495,8 +500,7 @@ impl Bench<'_> {
     }
 
     fn start(&self) -> Result<()> {
-        let folder = &self.arguments.folder;
-        std::fs::create_dir_all(folder).map_err(|e| BenchError::File(folder.clone(), e))?;
+        let folder = self.folder()?;
         let (plain, packed) = (folder.join("7b.gguf"), folder.join("7b-packed.gguf"));
         random::write(&random::source(&Shape::RELEASE, Format::Q4_0)?, &plain)?;
         let pack = seconds(|| Ok(pack(&plain, self.cpu.set(), &packed, &mut |_, _| {})?))?;
