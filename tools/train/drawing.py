@@ -58,19 +58,29 @@ def shown_to(net, latents, vision):
     return keeping(net.remember(latents, 0), lambda cache: (net.see(vision, 1, cache)[1],))[0]
 
 
+def guided(velocities, scale):
+    """The velocity with the words, led away from the one without them and never made longer (global renorm)."""
+    if len(velocities) == 1:
+        return velocities[0]
+    v, w = velocities
+    led = w + scale * (v - w)
+    length = lambda t: t.flatten(1).norm(dim=1)
+    return led * (length(v) / (length(led) + 1e-8)).clamp(max=1)[:, None, None]
+
+
 @torch.no_grad()
-def follow(net, contexts, count, seed, steps=24, scale=4.0, device="cpu"):
+def follow(net, contexts, count, seed, steps=24, scale=4.0, shift=1.0, device="cpu"):
     """Euler steps from noise; contexts: (with the text, without it), each (cache, position [B])."""
     chance = torch.Generator().manual_seed(seed)
     x = torch.randn(count, TOKENS, 64, generator=chance).to(device)
     times = torch.linspace(1, 0, steps + 1)
+    times = shift * times / (1 + (shift - 1) * times)
     for now, then in zip(times[:-1], times[1:]):
+        asked = contexts if scale != 1 else contexts[:1]
         with autocast(device):
-            v, w = (net.velocity(x, now.expand(count).to(device), at, cache)[0].float() for cache, at in contexts)
-        guided = w + scale * (v - w)
-        length = lambda t: t.flatten(1).norm(dim=1)
-        guided = guided * (length(v) / (length(guided) + 1e-8)).clamp(max=1)[:, None, None]
-        x = x - guided * (now - then)
+            at_now = now.expand(count).to(device)
+            velocities = [net.velocity(x, at_now, at, cache)[0].float() for cache, at in asked]
+        x = x - guided(velocities, scale) * (now - then)
     return x
 
 

@@ -46,6 +46,7 @@ class Drawings:
         return list(zip(scenes, drawing.encoded(self.ae, pictures, self.device)))
 
     def renew(self, count):
+        count = max(count, 1)
         for i, row in zip(self.rng.integers(len(self.rows), size=count), self.fresh(count)):
             self.rows[i] = row
 

@@ -1,0 +1,111 @@
+"""Stage 5: drawing in few steps, by progressive distillation with the guidance inside.
+
+One step of the student is to land where two steps of its teacher do (Salimans and Ho, 2022); the first teacher is the
+drawing model of stage 4 with guidance, which the student then has in it (Meng and others, 2023). So the result draws
+with the sampler that every model has, at a fixed number of steps and one pass a step:
+
+    train_few_steps.py s8 --teacher drawing --steps 8 --guidance 4 ...
+    train_few_steps.py s4 --teacher s8 --steps 4 ...         and 2, and 1
+
+Consistency models would need noise added anew between steps, shortcut and mean flow models another input for the
+length of a step: both are other models than a BAGEL checkpoint can say.
+"""
+
+import copy
+
+import torch
+
+import drawing
+import state
+from autoencoder import Autoencoder
+from model import Bagel
+from optimizer import Both, share_of_rate
+from run import Run, arguments, autocast
+from sizes import SIZES
+from tokens import VISION_END, VISION_START, Words, made
+from train_drawing import Drawings, Edits, exam
+from world import Variants
+
+
+def contexts_of(net, words, batch, guided):
+    """[(cache, position)] of a batch: with its words, and without them where guidance needs it."""
+    _, prompts, _, *before = batch
+    nowhere = torch.zeros(len(prompts), dtype=torch.long, device=net.markers.device)
+    if not before:
+        whole, empty = drawing.prompted(net, words, prompts), (None, nowhere)
+    else:
+        shown = drawing.shown_to(net, *before)
+        whole = drawing.keeping(shown, lambda cache: drawing.prompted(net, words, prompts, 2, cache))
+        empty = shown, nowhere + 2
+    return [whole, empty] if guided else [whole]
+
+
+@torch.no_grad()
+def landing(teacher, contexts, x, start, end, guidance, parts=2):
+    """Where the teacher comes from x at times `start` to times `end` [B], in so many Euler steps."""
+    for part in range(parts):
+        now = start + (end - start) * part / parts
+        length = ((start - end) / parts)[:, None, None]
+        velocities = [teacher.velocity(x, now, at, cache)[0].float() for cache, at in contexts]
+        x = x - drawing.guided(velocities, guidance) * length
+    return x
+
+
+def main():
+    more = dict(
+        tokenizer=(str, None, "its file"),
+        autoencoder=(str, None, "a state of stage 1"),
+        teacher=(str, None, "a state of stage 4, or of this stage with twice the steps"),
+        steps=(int, 8, "of the student's drawings"),
+        guidance=(float, 1.0, "of the teacher; 1 where it is inside already"),
+        shift=(float, 1.0, "of the points of time, the container's timestep_shift"),
+        edits=(float, 0.25, "share of steps that edit"),
+        pool=(int, 6000, "drawings that are kept, and a third as many edits"),
+    )
+    a = arguments(__doc__, samples=100_000, batch=48, **more)
+    rng = state.fresh_rng(11 + a.steps)
+    c = SIZES[a.size]
+    words, variants = Words(made(a.tokenizer, c.vocabulary)), Variants(0)
+    net = Bagel(c, [VISION_START, VISION_END]).to(a.device)
+    names = net.drawing_names()
+    state.load_part(a.teacher, "net", net, {n for n, _ in net.named_parameters()})
+    teacher = copy.deepcopy(net).eval()
+    ae = Autoencoder(c).to(a.device)
+    state.load(a.autoencoder, {"ae": ae})
+    optimizer = Both(net.train_only(names), muon_rate=0.004, adam_rate=3e-4)
+    run = Run(a, {"net": net}, optimizer, rng)
+    drawings = Drawings(rng, variants, ae, a.device, a.pool)
+    edits = Edits(net, rng, variants, ae, a.device, a.pool // 3)
+    points = torch.linspace(1, 0, a.steps + 1)
+    points = (a.shift * points / (1 + (a.shift - 1) * points)).to(a.device)
+    prompts = exam()
+    run.skip_clock()
+    while run.going():
+        editing = rng.random() < a.edits
+        pool, size = (edits, a.batch // 2) if editing else (drawings, a.batch)
+        if run.step % 2:
+            pool.renew(size // 5)
+        batch = pool.batch(size)
+        step = torch.as_tensor(rng.integers(a.steps, size=size), device=a.device)
+        start, end = points[step], points[step + 1]
+        latents = batch[0]
+        x = torch.lerp(latents, torch.randn(latents.shape).to(a.device), start[:, None, None])
+        with autocast(a.device):
+            with torch.no_grad():
+                behind = landing(teacher, contexts_of(teacher, words, batch, a.guidance != 1), x, start, end, a.guidance)
+            wanted = (x - behind) / (start - end)[:, None, None]
+            (context,) = contexts_of(net, words, batch, False)
+            v, _ = net.velocity(x, start, context[1], context[0])
+            off = (v.float() - wanted).pow(2).mean()
+        off.backward()
+        optimizer.step(share_of_rate(run.step, run.done, flat=0.5, floor=0.01))
+        run.after_step(size, **{"edit" if editing else "draw": off.item()})
+        if run.step % 1000 == 0:
+            pictures = drawing.draw(net, ae, words, prompts, device=a.device, steps=a.steps, scale=1.0, shift=a.shift)
+            drawing.sheet(f"{a.out}-{run.step:06}.png", [pictures], prompts)
+            run.skip_clock()
+    run.save()
+
+
+if __name__ == "__main__":
+    main()
