@@ -283,7 +283,7 @@ fn a_packed_container_gives_the_same_numbers_and_other_machines_refuse_it() {
     let (code, _, stderr) = program::finished(inspect.output().unwrap());
     assert_eq!(code, 1);
     assert!(
-        stderr.contains("\"avx2-1\"") && stderr.contains("\"scalar-1\""),
+        stderr.contains("\"avx2-2\"") && stderr.contains("\"scalar-2\""),
         "{stderr}"
     );
     let again = [

@@ -375,38 +375,71 @@ impl Source {
     }
 }
 
-/// Writes the 32 integers of one row into their places in a block. Where several share a byte, they are as many equal
-/// parts of the block, the first one in the lowest bits.
+/// Writes the 32 integers of one row into their places in a block.
 fn pack_values(q: &[i8], kind: Kind, layout: Layout, r: usize, out: &mut [u8]) {
     let (low, high) = kind.planes();
+    let mut values = [0; BLOCK];
+    for (value, q) in values.iter_mut().zip(q) {
+        *value = *q as u8;
+    }
     if low == 8 {
         let flip = if layout.unsigned { 128 } else { 0 };
-        for (i, q) in q.iter().enumerate() {
-            out[place(i, BLOCK, layout, r)] = *q as u8 ^ flip;
-        }
-        return;
+        values.iter_mut().for_each(|v| *v ^= flip);
+    } else if !(layout.signed && kind == Kind::Q4_0) {
+        let raised = kind.raised() as u8;
+        values.iter_mut().for_each(|v| *v = v.wrapping_add(raised));
     }
-    let raised = if layout.signed && kind == Kind::Q4_0 {
-        0
-    } else {
-        kind.raised()
-    };
     let (first, second) = out.split_at_mut(layout.rows * BLOCK * low / 8);
-    for (bits, shift, plane) in [(low, 0, first), (high, low, second)] {
-        let part = BLOCK * bits / 8;
-        let mask = (1u8 << bits) - 1;
-        for i in 0..part {
-            let value = |n: usize| ((q[n * part + i] + raised) as u8 >> shift & mask) << (n * bits);
-            plane[place(i, part, layout, r)] = (0..8 / bits).map(value).fold(0, |byte, v| byte | v);
-        }
+    match low {
+        8 => pack_plane::<32>(&values, layout, r, first),
+        4 => pack_plane::<16>(&values, layout, r, first),
+        _ => pack_plane::<8>(&values, layout, r, first),
+    }
+    values
+        .iter_mut()
+        .for_each(|v| *v = v.checked_shr(low as u32).unwrap_or(0));
+    match high {
+        2 => pack_plane::<8>(&values, layout, r, second),
+        1 => pack_plane::<4>(&values, layout, r, second),
+        _ => {}
     }
 }
 
-/// Where byte `i` of the `part` bytes that a row has in a block's plane lies: in groups as long as the layout's, or all
-/// of them where there are fewer.
-pub(super) fn place(i: usize, part: usize, layout: Layout, r: usize) -> usize {
-    let group = layout.group.min(part);
-    (i / group * layout.rows + r) * group + i % group
+/// Writes the lowest bits of a row's integers to its `PART` bytes of a block's plane. Where several share a byte, they
+/// are as many equal parts of the block, the first one in the lowest bits.
+fn pack_plane<const PART: usize>(values: &[u8; BLOCK], layout: Layout, r: usize, plane: &mut [u8]) {
+    let bits = 8 * PART / BLOCK;
+    let mut bytes = [0; PART];
+    for (n, values) in values.as_chunks::<PART>().0.iter().enumerate() {
+        for (byte, value) in bytes.iter_mut().zip(values) {
+            *byte |= (value & u8::MAX >> (8 - bits)) << (n * bits);
+        }
+    }
+    let group = layout.group.min(PART);
+    for (g, some) in bytes.chunks_exact(group).enumerate() {
+        plane[(g * layout.rows + r) * group..][..group].copy_from_slice(some);
+    }
+}
+
+/// What [`pack_plane`] has written.
+pub(super) fn unpack_plane<const PART: usize>(
+    plane: &[u8],
+    layout: Layout,
+    r: usize,
+) -> [u8; BLOCK] {
+    let bits = 8 * PART / BLOCK;
+    let mut bytes = [0; PART];
+    let group = layout.group.min(PART);
+    for (g, some) in bytes.chunks_exact_mut(group).enumerate() {
+        some.copy_from_slice(&plane[(g * layout.rows + r) * group..][..group]);
+    }
+    let mut values = [0; BLOCK];
+    for (n, values) in values.as_chunks_mut::<PART>().0.iter_mut().enumerate() {
+        for (byte, value) in bytes.iter().zip(values) {
+            *value = byte >> (n * bits) & u8::MAX >> (8 - bits);
+        }
+    }
+    values
 }
 
 /// The f16 factors of a super-block, that of its scales and then that of its offsets.

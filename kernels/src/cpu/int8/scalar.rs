@@ -1,7 +1,7 @@
 //! The portable kernel: what every other one is tested against.
 
-use super::super::kind::Kind;
-use super::super::pack::{BLOCK, Integers, place};
+use super::super::kind::{Kind, Layout};
+use super::super::pack::{BLOCK, Integers, unpack_plane};
 use super::{MOST_ROWS, MOST_TOKENS, Pointers};
 use half::f16;
 
@@ -18,7 +18,6 @@ pub(super) unsafe fn tile(
     let halves = kind.halves();
     let runs = if halves { 2 } else { 1 };
     out[..n * rows].fill(0.0);
-    let (low, high) = kind.planes();
     let mut rest = tile;
     let mut factors: &[u8] = &[];
     for b in 0..p.blocks {
@@ -28,22 +27,9 @@ pub(super) unsafe fn tile(
         let (scales, after) = rest.split_at(rows * kind.scale_bytes());
         let (values, after) = after.split_at(rows * kind.value_bytes());
         rest = after;
-        let (first, second) = values.split_at(rows * BLOCK * low / 8);
+        let (first, second) = values.split_at(rows * BLOCK * kind.planes().0 / 8);
         for r in 0..rows {
-            let mut q = [0i16; BLOCK];
-            for (i, q) in q.iter_mut().enumerate() {
-                // A part of the values lies in bytes of their own; the next part is further up in the same bytes.
-                let value = |plane: &[u8], bits: usize| {
-                    let part = BLOCK * bits / 8;
-                    let byte = plane[place(i % part, part, w.layout, r)];
-                    byte >> (i / part * bits) & u8::MAX >> (8 - bits)
-                };
-                *q = match (low, high) {
-                    (8, _) => i16::from(value(first, 8) as i8),
-                    (low, 0) => i16::from(value(first, low)),
-                    (low, high) => i16::from(value(first, low) | value(second, high) << low),
-                };
-            }
+            let q = integers(kind, w.layout, r, first, second);
             for t in 0..n {
                 // SAFETY: a token has 32 integers in every block.
                 let a = unsafe { &*p.q.add((b * n + t) * BLOCK).cast::<[i8; BLOCK]>() };
@@ -74,6 +60,27 @@ pub(super) unsafe fn tile(
             }
         }
     }
+}
+
+/// The integers of a row in a block, as they are stored: in one plane, or in two.
+fn integers(kind: Kind, layout: Layout, r: usize, first: &[u8], second: &[u8]) -> [i16; BLOCK] {
+    let (low, high) = kind.planes();
+    let mut q = match low {
+        8 => {
+            return unpack_plane::<32>(first, layout, r).map(|v| i16::from(v as i8));
+        }
+        4 => unpack_plane::<16>(first, layout, r),
+        _ => unpack_plane::<8>(first, layout, r),
+    };
+    let above = match high {
+        2 => unpack_plane::<8>(second, layout, r),
+        1 => unpack_plane::<4>(second, layout, r),
+        _ => [0; BLOCK],
+    };
+    for (q, above) in q.iter_mut().zip(above) {
+        *q |= above << low;
+    }
+    q.map(i16::from)
 }
 
 /// The scale and offset of a row's run.
