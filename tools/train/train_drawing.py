@@ -117,6 +117,15 @@ def context_of(net, words, batch, rng):
     return drawing.keeping(cache, lambda cache: drawing.prompted(net, words, prompts, 2, cache))
 
 
+def next_batch(a, run, rng, drawings, edits):
+    """("draw" or "edit", a batch of it); at every second step some of the pool are new."""
+    editing = rng.random() < a.edits
+    pool, size = (edits, a.batch // 2) if editing else (drawings, a.batch)
+    if run.step % 2:
+        pool.renew(size // 5)
+    return "edit" if editing else "draw", pool.batch(size)
+
+
 def exam():
     """Prompts of every kind, the same ones at every examination."""
     rng, variants = np.random.default_rng(4243), Variants(777, 12)
@@ -151,11 +160,8 @@ def main():
     prompts = exam()
     run.skip_clock()
     while run.going():
-        editing = rng.random() < a.edits
-        pool, size = (edits, a.batch // 2) if editing else (drawings, a.batch)
-        if run.step % 2:
-            pool.renew(size // 5)
-        batch = pool.batch(size)
+        what, batch = next_batch(a, run, rng, drawings, edits)
+        size = len(batch[0])
         latents, cells = batch[0], torch.as_tensor(batch[2], device=a.device).flatten()
         times = torch.sigmoid(torch.randn(size)).to(a.device)
         with autocast(a.device):
@@ -163,7 +169,7 @@ def main():
             off, shown = loss_of(net, head, latents, times, torch.randn(latents.shape).to(a.device), context, cells)
         (off + 0.2 * shown).backward()
         optimizer.step(share_of_rate(run.step, run.done, flat=0.6, floor=0.01))
-        run.after_step(size, **{"edit" if editing else "draw": off.item()})
+        run.after_step(size, **{what: off.item()})
         if run.step % 1000 == 0:
             drawing.sheet(f"{a.out}-{run.step:06}.png", [drawing.draw(net, ae, words, prompts, device=a.device)], prompts)
             run.skip_clock()

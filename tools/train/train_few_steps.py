@@ -23,7 +23,7 @@ from optimizer import Both, share_of_rate
 from run import Run, arguments, autocast
 from sizes import SIZES
 from tokens import VISION_END, VISION_START, Words, made
-from train_drawing import Drawings, Edits, exam
+from train_drawing import Drawings, Edits, exam, next_batch
 from world import Variants
 
 
@@ -81,11 +81,8 @@ def main():
     prompts = exam()
     run.skip_clock()
     while run.going():
-        editing = rng.random() < a.edits
-        pool, size = (edits, a.batch // 2) if editing else (drawings, a.batch)
-        if run.step % 2:
-            pool.renew(size // 5)
-        batch = pool.batch(size)
+        what, batch = next_batch(a, run, rng, drawings, edits)
+        size = len(batch[0])
         step = torch.as_tensor(rng.integers(a.steps, size=size), device=a.device)
         start, end = points[step], points[step + 1]
         latents = batch[0]
@@ -99,7 +96,7 @@ def main():
             off = (v.float() - wanted).pow(2).mean()
         off.backward()
         optimizer.step(share_of_rate(run.step, run.done, flat=0.5, floor=0.01))
-        run.after_step(size, **{"edit" if editing else "draw": off.item()})
+        run.after_step(size, **{what: off.item()})
         if run.step % 1000 == 0:
             pictures = drawing.draw(net, ae, words, prompts, device=a.device, steps=a.steps, scale=1.0, shift=a.shift)
             drawing.sheet(f"{a.out}-{run.step:06}.png", [pictures], prompts)
