@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 SHOWN = [
     (["psnr"], "dB"),
     (["name", "list", "count", "relation", "where", "which", "changed"], "share of right answers"),
-    (["patches", "held_patches"], "share of patches on things that are named right"),
+    (["patches", "held_patches"], "share of patches named right"),
     (["draw", "edit"], "squared error of the velocity"),
     (["1", "2", "3", "4", "related", "junk"], "share of right lists"),
 ]
