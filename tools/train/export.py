@@ -1,4 +1,5 @@
-"""Writes trained states as a checkpoint directory in BAGEL's own layout, which `kinglet compress` takes.
+"""Writes trained states as a checkpoint directory in BAGEL's own layout, which `kinglet compress` takes. A compact state
+of understanding has no drawing branch: that is then as training would begin it, and draws noise.
 
 python export.py DRAWING_STATE AUTOENCODER_STATE TOKENIZER OUT [SIZE]
 """
@@ -12,8 +13,9 @@ import torch
 from safetensors.torch import save_file
 
 import state
-from model import EPS
+from model import EPS, Bagel
 from sizes import SIZES
+from tokens import VISION_END, VISION_START
 
 LANGUAGE, VISION = "language_model.model.", "vit_model.vision_model."
 PLACES = [
@@ -73,7 +75,8 @@ def main(drawing, autoencoder, tokenizer, out, size="tiny"):
     c, out = SIZES[size], Path(out)
     out.mkdir(parents=True, exist_ok=True)
     weights, ae = state.read(drawing)[0], state.read(autoencoder)[0]
-    net = {k.removeprefix("net/"): v for k, v in weights.items() if k.startswith("net/")}
+    net = Bagel(c, [VISION_START, VISION_END]).state_dict()
+    net |= {k.removeprefix("net/"): v for k, v in weights.items() if k.startswith("net/")}
     named = {checkpoint_name(k): v.to(torch.bfloat16).contiguous() for k, v in net.items()}
     save_file(named, out / "ema.safetensors")
     pieces = {k.removeprefix("ae/"): v.float().contiguous() for k, v in ae.items() if k.startswith(("ae/encoder", "ae/decoder"))}
