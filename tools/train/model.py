@@ -19,10 +19,14 @@ def attend(q, k, v, mask):
     """Written out: on CPUs its backward is quicker than the fused kernel at these lengths. mask: True = seen."""
     if q.is_cuda:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return weights(q, k, mask).to(v.dtype) @ v
+
+
+def weights(q, k, mask):
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if mask is not None:
         scores = scores.masked_fill(~mask, -1e4)
-    return scores.softmax(-1).to(v.dtype) @ v
+    return scores.softmax(-1)
 
 
 class RMSNorm(nn.Module):
@@ -68,8 +72,9 @@ class Layer(nn.Module):
             self.add_module("input_layernorm" + branch, RMSNorm(c.hidden))
             self.add_module("post_attention_layernorm" + branch, RMSNorm(c.hidden))
 
-    def forward(self, segments, ropes, cached, mask):
-        """segments: [(branch, x [B, n, hidden])]; cached: (k, v) or None; -> (segments, (k, v) of this block)."""
+    def forward(self, segments, ropes, cached, mask, watch=None):
+        """segments: [(branch, x [B, n, hidden])]; cached: (k, v) or None; -> (segments, (k, v) of this block).
+        watch: a list that takes the attention of the first head of each group, [B, kv_heads, n, length]."""
         qs, ks, vs = [], [], []
         for (branch, x), rope in zip(segments, ropes):
             part = lambda name: getattr(self.self_attn, name + branch)
@@ -85,6 +90,8 @@ class Layer(nn.Module):
         if cached is not None:
             k, v = torch.cat([cached[0].to(dtype), k], 2), torch.cat([cached[1].to(dtype), v], 2)
         share = self.c.heads // self.c.kv_heads
+        if watch is not None:
+            watch.append(weights(q[:, ::share], k, mask))
         mixed = attend(q, k.repeat_interleave(share, 1), v.repeat_interleave(share, 1), mask)
         mixed = mixed.transpose(1, 2).flatten(2)
         out, at = [], 0
@@ -193,11 +200,12 @@ class Bagel(nn.Module):
         rows, columns = (torch.arange(n, device=self.markers.device) for n in grid or [math.isqrt(count)] * 2)
         return (rows[:, None] * self.c.grid + columns[None]).reshape(-1)
 
-    def block(self, segments, positions, cache=None, mask=None, tap=None):
+    def block(self, segments, positions, cache=None, mask=None, tap=None, watch=None):
         """Runs a block through all layers.
 
         segments: [(branch, x [B, n, hidden])], positions: [B, total], cache: None or (list of (k, v), seen [B, length]),
-        mask: [B or 1, total, total] within the block, None where everything in it sees everything in it.
+        mask: [B or 1, total, total] within the block, None where everything in it sees everything in it,
+        watch: {layer: list} that takes attention (Layer).
         Returns (segments before the last norm, cache with this block, segments after layer `tap`).
         """
         batch, total = positions.shape
@@ -212,7 +220,7 @@ class Bagel(nn.Module):
             whole = torch.cat([seen[:, None].expand(batch, total, -1), inner], 2)[:, None]
         after, tapped = [], None
         for i, (layer, cached) in enumerate(zip(self.layers, before)):
-            segments, own = layer(segments, ropes, cached, whole)
+            segments, own = layer(segments, ropes, cached, whole, watch and watch.get(i))
             if cached is not None:
                 own = tuple(torch.cat([a.to(b.dtype), b], 2) for a, b in zip(cached, own))
             after.append(own)
@@ -245,9 +253,9 @@ class Bagel(nn.Module):
         segments, cache, _ = self.block(self.marked(UND, tokens), positions, cache)
         return self.norm(segments[0][1])[:, 1:-1], cache
 
-    def read(self, ids, positions, mask, cache=None):
+    def read(self, ids, positions, mask, cache=None, watch=None):
         """Puts text tokens; -> (last hidden, cache)."""
-        segments, cache, _ = self.block([(UND, self.embed_tokens(ids))], positions, cache, mask)
+        segments, cache, _ = self.block([(UND, self.embed_tokens(ids))], positions, cache, mask, None, watch)
         return self.norm(segments[0][1]), cache
 
     def latents(self, x, times, grid=None):

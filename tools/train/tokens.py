@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+import grounding
 import talk
 from edits import changed
 from world import RELATIONS, Variants, related, scattered
@@ -45,13 +46,20 @@ class Words:
     """Texts to ids with a memory, since few texts are said often."""
 
     def __init__(self, tokenizer):
-        self.tokenizer, self.known = tokenizer, {}
+        self.tokenizer, self.known, self.named = tokenizer, {}, {}
 
     def block(self, text):
         """<|im_start|> text <|im_end|>"""
         if text not in self.known:
             self.known[text] = [IM_START] + self.tokenizer.encode(text).ids + [IM_END]
         return self.known[text]
+
+    def names(self, text):
+        """[(first token, last token, kind)] of the names in a block of this text."""
+        if text not in self.named:
+            found = grounding.named(self.tokenizer, text)
+            self.named[text] = [(first + 1, last + 1, kind) for first, last, kind in found]
+        return self.named[text]
 
     def text(self, ids):
         return self.tokenizer.decode(ids)

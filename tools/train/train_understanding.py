@@ -1,7 +1,7 @@
 """Stage 3: understanding: the connector and the understanding branch over a vision tower that stage 2 has trained.
 
 A picture is seen once and asked several questions, each in a branch of its own that sees the picture and
-itself. A head that is thrown away predicts what each patch shows from the language model's last state. Some
+itself. Some attention heads learn where words should look (grounding.py). A head that is thrown away predicts what each patch shows from the language model's last state. Some
 samples are two pictures and what changed between them. The tower is left as it is for most of the run and learns
 along at the end. No picture comes twice.
 """
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+import grounding
 import state
 import talk
 from model import Bagel, pixels
@@ -45,17 +46,28 @@ class Sample:
                 length += more
         return branches(words, kept, len(self.pictures))
 
+    def looks(self, named, layers):
+        """What missed takes of one picture's branches: (token, layer, places)."""
+        present = {thing.kind for thing in self.scenes[0].things}
+        for token, kind, answers in named if not self.change else []:
+            places = grounding.target(self.kinds[0], kind, kind in present)
+            if places is not None:
+                yield token, layers[answers], places
+
 
 def branches(words, pairs, start):
-    """Independent questions and answers after a picture: ids, positions, branch numbers, labels."""
-    ids, positions, numbers, labels = [], [], [], []
+    """Independent questions and answers after a picture: ids, positions, branch numbers, labels, and the tokens
+    that should look at something: (token, kind, whether it answers)."""
+    ids, positions, numbers, labels, named = [], [], [], [], []
     for k, (question, answer) in enumerate(pairs):
         q, a = words.block(question), words.block(answer)
+        named += [(len(ids) + last, kind, False) for _, last, kind in words.names(question)]
+        named += [(len(ids) + len(q) + first - 1, kind, True) for first, _, kind in words.names(answer)]
         ids += q + a
         positions += range(start, start + len(q) + len(a))
         numbers += [k + 1] * (len(q) + len(a))
         labels += [IGNORE] * len(q) + a[1:] + [IGNORE]
-    return ids, positions, numbers, labels
+    return ids, positions, numbers, labels, named
 
 
 def padded(rows, device):
@@ -68,18 +80,20 @@ def padded(rows, device):
     return ids, positions, mask, labels
 
 
-def loss_of(net, head, vision, truths, text):
+def loss_of(net, head, vision, truths, text, pointers):
     """vision: a list (of one or two) of [B, patches, width]; truths: (kinds, centres) of each's patches, flat.
-    Returns (answers' loss, patches' loss, share of the patches named right)."""
+    Returns (answers' loss, patches' loss, share of the patches named right, attention's loss)."""
     cache, dense, named = None, 0.0, 0.0
     for position, (seen, (kinds, centres)) in enumerate(zip(vision, truths)):
         hidden, cache = net.see(seen, position, cache)
         off, right, _ = head(hidden, kinds, centres)
         dense, named = dense + off / len(vision), named + right / len(vision)
     ids, positions, mask, labels = text
-    hidden, _ = net.read(ids, positions, mask, cache)
+    watch = {layer: [] for layer in grounding.layers_of(len(net.layers))} if pointers else None
+    hidden, _ = net.read(ids, positions, mask, cache, watch)
+    off = grounding.missed(watch, pointers, ids.device) if pointers else 0.0
     asked = labels != IGNORE
-    return F.cross_entropy(net.lm_head(hidden[asked]).float(), labels[asked]), dense, named
+    return F.cross_entropy(net.lm_head(hidden[asked]).float(), labels[asked]), dense, named, off
 
 
 @torch.no_grad()
@@ -155,7 +169,10 @@ def batch_of(net, rng, words, samples, most, device, frozen):
         vision = [net.look(pixels(np.stack([s.pictures[i] for s in samples]), device)) for i in count]
     flat = lambda rows: torch.as_tensor(np.concatenate(rows), device=device)
     truths = [(flat([s.kinds[i] for s in samples]), flat([s.centres[i] for s in samples])) for i in count]
-    return vision, truths, padded([s.asked(rng, words, most) for s in samples], device)
+    rows = [s.asked(rng, words, most) for s in samples]
+    layers = grounding.layers_of(len(net.layers))
+    pointers = [(i, *look) for i, (s, row) in enumerate(zip(samples, rows)) for look in s.looks(row[4], layers)]
+    return vision, truths, padded(rows, device), pointers
 
 
 def main():
@@ -163,6 +180,7 @@ def main():
         tokenizer=(str, None, "its file (made if missing)"),
         vision=(str, None, "a state of stage 2, whose tower the run begins with"),
         frozen=(float, 0.7, "share of the run in which the tower does not learn"),
+        grounding=(float, 0.3, "weight of the loss on where words look"),
         questions=(int, 96, "tokens of questions and answers on a picture"),
     )
     a = arguments(__doc__, samples=300_000, batch=48, **more)
@@ -186,10 +204,11 @@ def main():
         samples = [Sample(rng, variants, twice) for _ in range(size)]
         with autocast(a.device):
             batch = batch_of(net, rng, words, samples, a.questions, a.device, run.done < a.frozen)
-            answered, dense, right = loss_of(net, head, *batch)
-        (answered + 0.5 * dense).backward()
+            answered, dense, right, missed = loss_of(net, head, *batch)
+        (answered + 0.5 * dense + a.grounding * missed).backward()
         optimizer.step(share_of_rate(run.step, run.done, flat=0.5))
-        run.after_step(size, loss=answered.item(), dense=float(dense), patches=right)
+        more = {} if twice else {"missed": float(missed)}
+        run.after_step(size, loss=answered.item(), dense=float(dense), patches=right, **more)
         if run.step % 500 == 0:
             run.note(**examine(net, words, held, a.device))
             run.skip_clock()
