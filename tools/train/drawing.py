@@ -46,10 +46,9 @@ def prompted(net, words, texts, start=0, cache=None):
 def keeping(cache, put):
     """What `put` makes of a cache; gradients go on through the cache itself and stop in what was put behind it."""
     layers, seen = cache
-    length = seen.shape[1]
     with torch.no_grad():
         (behind, seen), *more = put(([(k.detach(), v.detach()) for k, v in layers], seen))
-    joined = lambda own, new: torch.cat([own.to(new.dtype), new[:, :, length:]], 2)
+    joined = lambda own, new: torch.cat([own.to(new.dtype), new[:, :, own.shape[2] :]], 2)
     return ([tuple(map(joined, *pair)) for pair in zip(layers, behind)], seen), *more
 
 

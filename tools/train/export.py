@@ -4,6 +4,7 @@ of understanding has no drawing branch: that is then as training would begin it,
 python export.py DRAWING_STATE AUTOENCODER_STATE TOKENIZER OUT [SIZE]
 """
 
+import dataclasses
 import json
 import shutil
 import sys
@@ -24,6 +25,7 @@ PLACES = [
     (("vae2llm.", "llm2vae."), "", ""),
     (("latent_pos_embed", "vit_pos_embed"), "", ".pos_embed"),
     (("fc1.", "fc2."), "connector.", ""),
+    (("vision_tokens.",), "", ""),
     (("patch_embedding.", "position_embedding."), VISION + "embeddings.", ""),
     (("post_layernorm.",), VISION, ""),
 ]
@@ -68,13 +70,16 @@ def settings(c, ae):
             cfg_renorm_min=0.0,
         ),
     )  # fmt: skip
+    if c.tokens:
+        whole["vision_tokens"] = dict(count=c.tokens, from_layer=c.tokens_from)
     return {"llm_config.json": language, "vit_config.json": vision, "config.json": whole}
 
 
 def main(drawing, autoencoder, tokenizer, out, size="tiny"):
     c, out = SIZES[size], Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    weights, ae = state.read(drawing)[0], state.read(autoencoder)[0]
+    (weights, facts), ae = state.read(drawing), state.read(autoencoder)[0]
+    c = dataclasses.replace(c, **facts.get("sizes", {}))
     net = Bagel(c, [VISION_START, VISION_END]).state_dict()
     net |= {k.removeprefix("net/"): v for k, v in weights.items() if k.startswith("net/")}
     named = {checkpoint_name(k): v.to(torch.bfloat16).contiguous() for k, v in net.items()}

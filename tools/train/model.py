@@ -109,6 +109,24 @@ def turned(x, rope):
     return (x.float() * cos + torch.cat([-b, a], -1).float() * sin).to(x.dtype)
 
 
+class VisionTokens(nn.Module):
+    """A picture's patches to fewer tokens: learnt queries look at their norms. It begins as means of patches."""
+
+    def __init__(self, c):
+        super().__init__()
+        self.heads = c.heads
+        self.norm, self.query = RMSNorm(c.hidden), nn.Parameter(torch.randn(c.tokens, c.hidden))
+        for name in ("k_proj", "v_proj", "o_proj"):
+            self.add_module(name, nn.Linear(c.hidden, c.hidden, False))
+
+    def forward(self, x):
+        """[B, patches, hidden] -> [B, tokens, hidden]"""
+        n, split = self.norm(x), lambda t: t.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        query = self.query.to(n.dtype).expand(len(x), -1, -1)
+        found = attend(split(query), split(self.k_proj(n)), split(self.v_proj(n)), None)
+        return self.o_proj(found.transpose(1, 2).flatten(2))
+
+
 class VisionLayer(nn.Module):
     def __init__(self, c):
         super().__init__()
@@ -154,6 +172,8 @@ class Bagel(nn.Module):
         self.position_embedding = nn.Embedding(c.grid**2, c.vision_hidden)
         self.vit = nn.ModuleList(VisionLayer(c) for _ in range(c.vision_layers))
         self.post_layernorm = nn.LayerNorm(c.vision_hidden, EPS)
+        if c.tokens:
+            self.vision_tokens = VisionTokens(c)
         self.fc1, self.fc2 = nn.Linear(c.vision_hidden, c.hidden), nn.Linear(c.hidden, c.hidden)
         frequencies = torch.exp(-math.log(10000) * torch.arange(128) / 128)
         self.register_buffer("frequencies", frequencies, persistent=False)
@@ -171,6 +191,9 @@ class Bagel(nn.Module):
         nn.init.normal_(self.lm_head.weight, 0, 0.02)
         nn.init.normal_(self.position_embedding.weight, 0, 0.3)
         nn.init.zeros_(self.llm2vae.weight)
+        if self.c.tokens:
+            for module in (self.vision_tokens.v_proj, self.vision_tokens.o_proj):
+                nn.init.eye_(module.weight)
 
     def drawing_names(self):
         """The parameters that only drawing uses."""
@@ -200,33 +223,43 @@ class Bagel(nn.Module):
         rows, columns = (torch.arange(n, device=self.markers.device) for n in grid or [math.isqrt(count)] * 2)
         return (rows[:, None] * self.c.grid + columns[None]).reshape(-1)
 
-    def block(self, segments, positions, cache=None, mask=None, tap=None, watch=None):
+    def block(self, segments, positions, cache=None, mask=None, tap=None, watch=None, fewer=False):
         """Runs a block through all layers.
 
         segments: [(branch, x [B, n, hidden])], positions: [B, total], cache: None or (list of (k, v), seen [B, length]),
         mask: [B or 1, total, total] within the block, None where everything in it sees everything in it,
-        watch: {layer: list} that takes attention (Layer).
+        watch: {layer: list} that takes attention (Layer); fewer: the block is a picture whose patches may become fewer
+        tokens on the way, after which layers' caches differ in length. `seen` is then the shortest one's: what is
+        missing in front is seen.
         Returns (segments before the last norm, cache with this block, segments after layer `tap`).
         """
         batch, total = positions.shape
-        ropes, at = [], 0
-        for _, x in segments:
-            ropes.append(self.rope(positions[:, at : at + x.shape[1]]))
-            at += x.shape[1]
+        ropes = self.ropes(segments, positions)
         before, seen = cache or ([None] * len(self.layers), positions.new_zeros((batch, 0), dtype=torch.bool))
-        whole = None
-        if mask is not None or not bool(seen.all()):
-            inner = positions.new_ones((batch, total, total), dtype=torch.bool) if mask is None else mask.expand(batch, -1, -1)
-            whole = torch.cat([seen[:, None].expand(batch, total, -1), inner], 2)[:, None]
+        masked = mask is not None or not bool(seen.all())
         after, tapped = [], None
         for i, (layer, cached) in enumerate(zip(self.layers, before)):
-            segments, own = layer(segments, ropes, cached, whole, watch and watch.get(i))
+            if fewer and self.c.tokens and i == self.c.tokens_from:
+                (branch, x), total = segments[0], self.c.tokens + 2
+                segments = [(branch, torch.cat([x[:, :1], self.vision_tokens(x[:, 1:-1]).to(x.dtype), x[:, -1:]], 1))]
+                positions = positions[:, :total]
+                ropes = self.ropes(segments, positions)
+            whole = None
+            if masked:
+                inner = positions.new_ones((batch, total, total), dtype=torch.bool) if mask is None else mask.expand(batch, -1, -1)
+                longer = 0 if cached is None else cached[0].shape[2] - seen.shape[1]
+                own_seen = F.pad(seen, (longer, 0), value=True)[:, None].expand(batch, total, -1)
+                whole = torch.cat([own_seen, inner], 2)[:, None]
+            segments, own = layer(segments, ropes, cached, whole, (watch or {}).get(i))
             if cached is not None:
                 own = tuple(torch.cat([a.to(b.dtype), b], 2) for a, b in zip(cached, own))
             after.append(own)
             if i == tap:
                 tapped = segments
         return segments, (after, torch.cat([seen, seen.new_ones((batch, total))], 1)), tapped
+
+    def ropes(self, segments, positions):
+        return [self.rope(part) for part in positions.split([x.shape[1] for _, x in segments], 1)]
 
     def marked(self, branch, x):
         """A picture's tokens between their two markers, which are always of the understanding branch."""
@@ -246,11 +279,11 @@ class Bagel(nn.Module):
         return self.post_layernorm(x)
 
     def see(self, vision, position, cache=None, grid=None):
-        """Puts what the tower says of a picture at a position; -> (last hidden of the patches, cache)."""
+        """Puts what the tower says of a picture at a position; -> (last hidden of its patches or tokens, cache)."""
         places = self.places(vision.shape[1], grid)
         tokens = self.fc2(F.gelu(self.fc1(vision), approximate="tanh")) + self.vit_pos_embed[places]
         positions = torch.full((len(vision), tokens.shape[1] + 2), position, device=tokens.device)
-        segments, cache, _ = self.block(self.marked(UND, tokens), positions, cache)
+        segments, cache, _ = self.block(self.marked(UND, tokens), positions, cache, fewer=True)
         return self.norm(segments[0][1])[:, 1:-1], cache
 
     def read(self, ids, positions, mask, cache=None, watch=None):

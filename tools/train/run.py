@@ -32,12 +32,12 @@ def arguments(description, samples, batch, **more):
 class Run:
     """Counts samples, writes curve.jsonl, saves every few minutes and at the end."""
 
-    def __init__(self, a, modules, optimizer, rng):
+    def __init__(self, a, modules, optimizer, rng, **kept):
         self.a, self.modules, self.optimizer, self.rng = a, modules, optimizer, rng
         untouched = [f"{m}/{n}" for m, module in modules.items() for n, p in module.named_parameters() if not p.requires_grad]
         facts = state.load(a.out, modules, optimizer, rng) or (a.begin and state.load(a.begin, modules, optimizer, rng))
         facts = facts or {"step": 0, "seen": 0, "seconds": 0.0, "curve": []}
-        self.untouched = untouched
+        self.untouched, self.kept = untouched, kept
         self.step, self.seen, self.seconds, self.curve = (facts[k] for k in ("step", "seen", "seconds", "curve"))
         self.saved = self.started = self.mark = time.time()
         self.means = {}
@@ -74,7 +74,8 @@ class Run:
         self.mark = time.time()
 
     def save(self):
-        facts = {"step": self.step, "seen": self.seen, "seconds": self.seconds, "curve": self.curve, "untouched": self.untouched}
+        own = {k: getattr(self, k) for k in ("step", "seen", "seconds", "curve", "untouched")}
+        facts = own | self.kept
         state.save(self.a.out, self.modules, self.optimizer, self.rng, facts)
         self.saved = time.time()
         self.skip_clock()

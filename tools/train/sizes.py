@@ -18,6 +18,8 @@ class Sizes:
     vision_inner: int = 768
     vision_layers: int = 4
     vision_heads: int = 8
+    tokens: int = 0  # that a picture's patches become in the language half; 0 = they stay
+    tokens_from: int = 0  # the first layer that has these
     ae_width: int = 32
     ae_factors: tuple = (1, 1, 2, 2)
     ae_blocks: int = 1
@@ -25,4 +27,4 @@ class Sizes:
 
 
 TINY = Sizes()
-SIZES = {"tiny": TINY, "test": Sizes(64, 128, 2, 4, 2, 16, 1536, 10000.0, 16, 64, 128, 2, 4, 16, (1, 1, 2, 2), 1, 8)}
+SIZES = {"tiny": TINY, "test": Sizes(64, 128, 2, 4, 2, 16, 1536, 10000.0, 16, 64, 128, 2, 4, 0, 0, 16, (1, 1, 2, 2), 1, 8)}

@@ -6,6 +6,8 @@ samples are two pictures and what changed between them. The tower is left as it 
 along at the end. No picture comes twice.
 """
 
+import dataclasses
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -86,10 +88,11 @@ def loss_of(net, head, vision, truths, text, pointers):
     cache, dense, named = None, 0.0, 0.0
     for position, (seen, (kinds, centres)) in enumerate(zip(vision, truths)):
         hidden, cache = net.see(seen, position, cache)
-        off, right, _ = head(hidden, kinds, centres)
-        dense, named = dense + off / len(vision), named + right / len(vision)
+        if not net.c.tokens:
+            off, right, _ = head(hidden, kinds, centres)
+            dense, named = dense + off / len(vision), named + right / len(vision)
     ids, positions, mask, labels = text
-    watch = {layer: [] for layer in grounding.layers_of(len(net.layers))} if pointers else None
+    watch = {layer: [] for layer in {p[2] for p in pointers}}
     hidden, _ = net.read(ids, positions, mask, cache, watch)
     off = grounding.missed(watch, pointers, ids.device) if pointers else 0.0
     asked = labels != IGNORE
@@ -171,7 +174,9 @@ def batch_of(net, rng, words, samples, most, device, frozen):
     truths = [(flat([s.kinds[i] for s in samples]), flat([s.centres[i] for s in samples])) for i in count]
     rows = [s.asked(rng, words, most) for s in samples]
     layers = grounding.layers_of(len(net.layers))
-    pointers = [(i, *look) for i, (s, row) in enumerate(zip(samples, rows)) for look in s.looks(row[4], layers)]
+    # Words look at patches, where a layer still has these.
+    most = net.c.tokens_from if net.c.tokens else len(net.layers)
+    pointers = [(i, *look) for i, (s, row) in enumerate(zip(samples, rows)) for look in s.looks(row[4], layers) if look[1] < most]
     return vision, truths, padded(rows, device), pointers
 
 
@@ -179,13 +184,16 @@ def main():
     more = dict(
         tokenizer=(str, None, "its file (made if missing)"),
         vision=(str, None, "a state of stage 2, whose tower the run begins with"),
+        understanding=(str, None, "a state of this stage whose weights a run with fewer vision tokens begins with"),
+        tokens=(int, 0, "tokens that a picture's patches become (0: they stay)"),
+        tokens_from=(int, 0, "the first layer that has them"),
         frozen=(float, 0.7, "share of the run in which the tower does not learn"),
         grounding=(float, 0.3, "weight of the loss on where words look"),
         questions=(int, 96, "tokens of questions and answers on a picture"),
     )
     a = arguments(__doc__, samples=300_000, batch=48, **more)
     rng = state.fresh_rng(5)
-    c = SIZES[a.size]
+    c = dataclasses.replace(SIZES[a.size], tokens=a.tokens, tokens_from=a.tokens_from)
     words = Words(made(a.tokenizer, c.vocabulary))
     variants = Variants(0)
     net, head = Bagel(c, [VISION_START, VISION_END]).to(a.device), Heads(c.hidden).to(a.device)
@@ -194,8 +202,11 @@ def main():
     print("parameters", sum(p.numel() for p in net.parameters()), "trained here", sum(p.numel() for _, p in named), flush=True)
     if a.vision:
         state.load_part(a.vision, "net", net, net.vision_names())
+    if a.understanding:
+        before = {n for n, _ in net.named_parameters()} - net.drawing_names()
+        state.load_part(a.understanding, "net", net, {n for n in before if not n.startswith("vision_tokens.")})
     optimizer = Both(named)
-    run = Run(a, {"net": net, "head": head}, optimizer, rng)
+    run = Run(a, {"net": net, "head": head}, optimizer, rng, sizes={"tokens": a.tokens, "tokens_from": a.tokens_from})
     held = held_out(96)
     run.skip_clock()
     while run.going():

@@ -312,7 +312,10 @@ impl<'a, D: Device> Watcher<'a, D> {
     pub fn see(&mut self, stage: Stage, x: &D::Buffer) {
         let relevant = matches!(
             stage,
-            Stage::LanguageInput | Stage::LanguageAttention(_) | Stage::LanguageLayer(_)
+            Stage::LanguageInput
+                | Stage::PictureTokens
+                | Stage::LanguageAttention(_)
+                | Stage::LanguageLayer(_)
         );
         if !relevant || self.failed.is_some() {
             return;

@@ -175,6 +175,17 @@ pub struct VisionConfig {
     pub epsilon: f32,
     /// How pictures are resized for this encoder.
     pub rule: PictureRule,
+    /// How a picture's patches become fewer tokens; none if they do not.
+    pub tokens: Option<VisionTokens>,
+}
+
+/// How a picture's patches become fewer tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VisionTokens {
+    /// Tokens of a picture, its markers not counted.
+    pub count: usize,
+    /// The first layer of the language half that has these in place of the patches: 0 = no layer sees patches.
+    pub from: usize,
 }
 
 /// Latents and the autoencoder that makes them.
@@ -310,6 +321,22 @@ impl Config {
         for (field, value) in sizes {
             if value == 0 || value > LARGEST_SIZE {
                 return Err(refuse(source, field, value, "a positive size is expected"));
+            }
+        }
+        if let Some(tokens) = v.tokens {
+            let places = v.position_side.saturating_mul(v.position_side);
+            if tokens.count == 0 || tokens.count > places {
+                let text = format!("1 to {places} are expected, as many as a picture has patches");
+                return Err(refuse(source, "vision: tokens", tokens.count, &text));
+            }
+            if tokens.from >= l.blocks {
+                let text = format!("there are {} layers", l.blocks);
+                return Err(refuse(
+                    source,
+                    "vision: first layer with tokens",
+                    tokens.from,
+                    &text,
+                ));
             }
         }
         if !l.hidden.is_multiple_of(2 * l.heads) {

@@ -70,7 +70,7 @@ impl<D: Device> Context<D> {
         &self.model
     }
 
-    /// Tokens in the cache.
+    /// Tokens in the last layer's cache.
     pub fn tokens(&self) -> usize {
         self.tokens
     }
@@ -156,7 +156,8 @@ impl<D: Device> Context<D> {
             generation: None,
         };
         let (rows, new) = self.run(rows, Block::Picture, &positions, observer)?;
-        self.append(new, tokens, 1)?;
+        // As many as went in, unless they have become fewer.
+        self.append(new, d.shape(&rows.understanding).0, 1)?;
         Ok(rows.understanding)
     }
 

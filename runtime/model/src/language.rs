@@ -10,6 +10,7 @@ use crate::error::{ModelError, Result};
 use crate::linear::{Linear, Loader};
 use crate::names::GENERATION_SUFFIX;
 use crate::observe::{Observer, Stage, show};
+use crate::resampler::Resampler;
 
 /// A dense feed-forward network: `down(silu(gate x) * up x)`.
 struct Dense<D: Device> {
@@ -275,6 +276,8 @@ pub struct Language<D: Device> {
     /// None if the model understands only.
     norm_generation: Option<D::Weight>,
     head: Linear<D>,
+    /// Makes patches fewer; none if they stay.
+    resampler: Option<Resampler<D>>,
     config: LanguageConfig,
 }
 
@@ -312,6 +315,10 @@ impl<D: Device> Language<D> {
                 false => None,
             },
             head: loader.linear_without_bias("output", c.vocabulary, c.hidden)?,
+            resampler: match config.vision.tokens {
+                Some(tokens) => Some(Resampler::load(loader, tokens, c)?),
+                None => None,
+            },
             config: c.clone(),
         })
     }
@@ -333,7 +340,8 @@ impl<D: Device> Language<D> {
     }
 
     /// Runs a block through all layers, after what is in `past`. Returns the rows before the last
-    /// norm, and every layer's keys and values of this block.
+    /// norm, and every layer's keys and values of this block. A picture that is to have fewer tokens gets them on the
+    /// way.
     ///
     /// # Errors
     /// What the device refuses.
@@ -346,15 +354,17 @@ impl<D: Device> Language<D> {
         past: &Caches<D>,
         observer: &mut Observer<'_, D>,
     ) -> Result<(Rows<D>, Vec<KeysValues<D>>)> {
-        let order = Order::new(positions.len(), rows.generation.is_some());
-        let pass = Pass {
-            positions: Positions::of(&order, positions),
-            order,
-            block,
-        };
+        let mut pass = Pass::new(positions, rows.generation.is_some(), block);
         self.show(d, &pass.order, Stage::LanguageInput, &rows, observer)?;
         let mut new = Vec::with_capacity(self.layers.len());
         for (i, (layer, past)) in self.layers.iter().zip(past).enumerate() {
+            let resampler = self.resampler.as_ref().filter(|r| r.config.from == i);
+            if let (Block::Picture, Some(resampler), [position, ..]) = (block, resampler, positions)
+            {
+                rows.understanding = resampler.apply(d, &rows.understanding)?;
+                pass = Pass::new(&vec![*position; resampler.config.count + 2], false, block);
+                self.show(d, &pass.order, Stage::PictureTokens, &rows, observer)?;
+            }
             new.push(self.layer(d, layer, &pass, &mut rows, past, observer)?);
             self.show(d, &pass.order, Stage::LanguageLayer(i), &rows, observer)?;
         }
@@ -553,6 +563,17 @@ struct Pass {
     order: Order,
     block: Block,
     positions: Positions,
+}
+
+impl Pass {
+    fn new(positions: &[u32], latents: bool, block: Block) -> Self {
+        let order = Order::new(positions.len(), latents);
+        Pass {
+            positions: Positions::of(&order, positions),
+            order,
+            block,
+        }
+    }
 }
 
 /// Where the rows of each branch stand for rotary embedding.

@@ -42,6 +42,7 @@ pub mod packed;
 pub mod picture;
 pub mod preview;
 pub mod recipes;
+mod resampler;
 mod sampling;
 pub mod schedule;
 pub mod solver;

@@ -4,7 +4,7 @@ use kinglet_container::gguf::{Gguf, Value};
 
 use crate::config::{
     Config, DrawConfig, ExpertsConfig, LanguageConfig, LatentConfig, LayerConfig, Part,
-    PictureRule, Renorm, VisionConfig,
+    PictureRule, Renorm, VisionConfig, VisionTokens,
 };
 use crate::error::{ModelError, Result};
 use crate::solver::Sampler;
@@ -17,6 +17,10 @@ pub const TOKENIZER: &str = "tokenizer.huggingface.json";
 const LARGEST_LAYERS: usize = 4096;
 /// Whether the model draws; left out, it does.
 const DRAWS: &str = "parts.draw";
+/// Tokens that a picture's patches become; left out, they stay patches.
+const TOKENS: &str = "vision.tokens";
+/// The first layer that has these.
+const TOKENS_FROM: &str = "vision.tokens_from";
 
 /// The metadata of a configuration, in the order in which it is written.
 pub fn write(config: &Config) -> Vec<(String, Value)> {
@@ -90,6 +94,10 @@ pub fn write(config: &Config) -> Vec<(String, Value)> {
     put("vision.attention.layer_norm_epsilon", v.epsilon.into());
     put("vision.patch_size", size(v.patch));
     put("vision.position_side", size(v.position_side));
+    if let Some(tokens) = v.tokens {
+        put(TOKENS, size(tokens.count));
+        put(TOKENS_FROM, size(tokens.from));
+    }
 
     put("latent.channels", size(a.channels));
     put("latent.downsample", size(a.downsample));
@@ -175,6 +183,7 @@ pub fn read(gguf: &Gguf) -> Result<Config> {
             position_side: reader.size("vision.position_side")?,
             epsilon: reader.float("vision.attention.layer_norm_epsilon")?,
             rule: reader.rule("vision")?,
+            tokens: reader.tokens()?,
         },
         latent: LatentConfig {
             channels: reader.size("latent.channels")?,
@@ -241,6 +250,16 @@ impl Reader<'_> {
             true => self.get(DRAWS, "a boolean", boolean),
             false => Ok(true),
         }
+    }
+
+    fn tokens(&self) -> Result<Option<VisionTokens>> {
+        Ok(match self.has(TOKENS) {
+            true => Some(VisionTokens {
+                count: self.size(TOKENS)?,
+                from: self.size(TOKENS_FROM)?,
+            }),
+            false => None,
+        })
     }
 
     fn has(&self, key: &str) -> bool {

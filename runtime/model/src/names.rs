@@ -29,6 +29,15 @@ const TOP: &[(&str, &str)] = &[
     ("connector.fc2.weight", "mm.2.weight"),
     ("connector.fc2.bias", "mm.2.bias"),
     ("vit_pos_embed.pos_embed", "mm.position_embd.weight"),
+    // Kinglet's own: patches to fewer tokens.
+    ("vision_tokens.norm.weight", "mm.tokens.norm.weight"),
+    ("vision_tokens.query", "mm.tokens.query.weight"),
+    ("vision_tokens.k_proj.weight", "mm.tokens.attn_k.weight"),
+    ("vision_tokens.v_proj.weight", "mm.tokens.attn_v.weight"),
+    (
+        "vision_tokens.o_proj.weight",
+        "mm.tokens.attn_output.weight",
+    ),
     (
         "vit_model.vision_model.embeddings.patch_embedding.weight",
         "v.patch_embd.weight",

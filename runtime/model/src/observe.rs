@@ -15,6 +15,8 @@ pub enum Stage {
     Connector,
     /// After the connector's positions are added: what enters the language half.
     ConnectorPlaced,
+    /// A picture's markers and the tokens that its patches have become, before the first layer that sees these.
+    PictureTokens,
     /// Embeddings that enter the first language layer.
     LanguageInput,
     /// The residual stream after the attention of a language layer.

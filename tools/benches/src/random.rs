@@ -165,6 +165,7 @@ fn config(shape: &Shape) -> Config {
                 stride: 14,
                 max_pixels: 14 * 14 * 9 * 1024,
             },
+            tokens: None,
         },
         latent: LatentConfig {
             channels: 16,

@@ -103,10 +103,14 @@ pub(crate) fn run(cli: &Cli, args: &InspectArgs) -> Outcome {
         let text = format!("parts of {understand} layers to understand, of {generate} to draw");
         line("left out", text);
     }
+    let tokens = v.tokens.map_or(String::new(), |t| {
+        let tokens = if t.count == 1 { "token" } else { "tokens" };
+        format!(", {} {tokens} a picture from layer {} on", t.count, t.from)
+    });
     line(
         "vision",
         format!(
-            "{} layers of {}, patches of {} px, pictures of {} to {} px",
+            "{} layers of {}, patches of {} px, pictures of {} to {} px{tokens}",
             v.blocks, v.hidden, v.patch, v.rule.min, v.rule.max
         ),
     );

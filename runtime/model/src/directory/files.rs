@@ -44,6 +44,9 @@ pub(super) struct TopFile {
     pub(super) vae_transform: RuleFile,
     pub(super) vit_transform: RuleFile,
     pub(super) draw: DrawFile,
+    /// How patches become fewer tokens: Kinglet's own as well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) vision_tokens: Option<TokensFile>,
     /// What layers leave out, one entry a layer (see [`LayerConfig`]): a field of Kinglet's own, as
     /// `name` and `draw` are.
     ///
@@ -59,6 +62,14 @@ pub(super) struct TopFile {
     /// See `widths_understand`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) widths_generate: Option<Vec<usize>>,
+}
+
+/// See [`VisionTokens`](crate::config::VisionTokens).
+#[derive(Serialize, Deserialize)]
+pub(super) struct TokensFile {
+    pub(super) count: usize,
+    #[serde(default)]
+    pub(super) from_layer: usize,
 }
 
 #[derive(Serialize, Deserialize, Default)]

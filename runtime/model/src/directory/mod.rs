@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use crate::config::{
     Config, DrawConfig, ExpertsConfig, LanguageConfig, LatentConfig, LayerConfig, Part,
-    PictureRule, Renorm, VisionConfig,
+    PictureRule, Renorm, VisionConfig, VisionTokens,
 };
 use crate::error::{ModelError, Result};
 use crate::names;
@@ -212,6 +212,10 @@ fn config(
                     max_pixels: MAX_PIXELS,
                 },
             ),
+            tokens: top.vision_tokens.map(|t| VisionTokens {
+                count: t.count,
+                from: t.from_layer,
+            }),
         },
         latent: LatentConfig {
             channels: or(

@@ -8,7 +8,9 @@ use kinglet_container::tensors::{self, Lazy};
 use kinglet_kernels::blocks::decode_row;
 use serde::Serialize;
 
-use super::files::{AutoencoderFile, DrawFile, LanguageFile, RuleFile, TopFile, VisionFile};
+use super::files::{
+    AutoencoderFile, DrawFile, LanguageFile, RuleFile, TokensFile, TopFile, VisionFile,
+};
 use crate::config::{ExpertsConfig, LayerConfig, Part, PictureRule};
 use crate::error::{ModelError, Result};
 use crate::linear::format_of;
@@ -211,6 +213,10 @@ fn top(source: &Source) -> TopFile {
             cfg_renorm_min: Some(d.renorm_min),
             sampler: (d.sampler != Sampler::Euler).then(|| d.sampler.name().to_owned()),
         },
+        vision_tokens: config.vision.tokens.map(|t| TokensFile {
+            count: t.count,
+            from_layer: t.from,
+        }),
         skip_understand: skips(|l| l.skip_understand),
         skip_generate: skips(|l| l.skip_generate),
         widths_understand: own(config.language.widths_understand()),
