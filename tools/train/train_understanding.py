@@ -58,9 +58,10 @@ class Sample:
 
 
 def branches(words, pairs, start):
-    """Independent questions and answers after a picture: ids, positions, branch numbers, labels, and the tokens
-    that should look at something: (token, kind, whether it answers)."""
-    ids, positions, numbers, labels, named = [], [], [], [], []
+    """Independent questions and answers after a picture: ids, positions, branch numbers, labels, their weights (every
+    answer has one in all, so that JSON does not outweigh a yes), and the tokens that should look at something: (token,
+    kind, whether it answers)."""
+    ids, positions, numbers, labels, shares, named = [], [], [], [], [], []
     for k, (question, answer) in enumerate(pairs):
         q, a = words.block(question), words.block(answer)
         named += [(len(ids) + last, kind, False) for _, last, kind in words.names(question)]
@@ -69,17 +70,18 @@ def branches(words, pairs, start):
         positions += range(start, start + len(q) + len(a))
         numbers += [k + 1] * (len(q) + len(a))
         labels += [IGNORE] * len(q) + a[1:] + [IGNORE]
-    return ids, positions, numbers, labels, named
+        shares += [1 / (len(a) - 1)] * (len(q) + len(a))
+    return ids, positions, numbers, labels, shares, named
 
 
 def padded(rows, device):
     """Rows of `branches`, filled up to one length; the mask lets a branch see itself, causally."""
     longest = max(len(row[0]) for row in rows)
-    fill = [0, 0, 0, IGNORE]
-    out = [torch.tensor([list(r[i]) + [fill[i]] * (longest - len(r[i])) for r in rows], device=device) for i in range(4)]
-    ids, positions, numbers, labels = out
+    fill = [0, 0, 0, IGNORE, 0.0]
+    out = [torch.tensor([list(r[i]) + [fill[i]] * (longest - len(r[i])) for r in rows], device=device) for i in range(5)]
+    ids, positions, numbers, labels, shares = out
     mask = (numbers[:, :, None] == numbers[:, None]) & torch.ones(longest, longest, dtype=torch.bool, device=device).tril()
-    return ids, positions, mask, labels
+    return ids, positions, mask, labels, shares
 
 
 def loss_of(net, head, vision, truths, text, pointers):
@@ -91,12 +93,13 @@ def loss_of(net, head, vision, truths, text, pointers):
         if not net.c.tokens:
             off, right, _ = head(hidden, kinds, centres)
             dense, named = dense + off / len(vision), named + right / len(vision)
-    ids, positions, mask, labels = text
+    ids, positions, mask, labels, shares = text
     watch = {layer: [] for layer in {p[2] for p in pointers}}
     hidden, _ = net.read(ids, positions, mask, cache, watch)
     off = grounding.missed(watch, pointers, ids.device) if pointers else 0.0
     asked = labels != IGNORE
-    return F.cross_entropy(net.lm_head(hidden[asked]).float(), labels[asked]), dense, named, off
+    each = F.cross_entropy(net.lm_head(hidden[asked]).float(), labels[asked], reduction="none")
+    return (each * shares[asked]).sum() / shares[asked].sum(), dense, named, off
 
 
 @torch.no_grad()
@@ -176,7 +179,7 @@ def batch_of(net, rng, words, samples, most, device, frozen):
     layers = grounding.layers_of(len(net.layers))
     # Words look at patches, where a layer still has these.
     most = net.c.tokens_from if net.c.tokens else len(net.layers)
-    pointers = [(i, *look) for i, (s, row) in enumerate(zip(samples, rows)) for look in s.looks(row[4], layers) if look[1] < most]
+    pointers = [(i, *look) for i, (s, row) in enumerate(zip(samples, rows)) for look in s.looks(row[5], layers) if look[1] < most]
     return vision, truths, padded(rows, device), pointers
 
 
