@@ -1,7 +1,7 @@
 """Scenes with a known truth: rendered objects on named backgrounds, 112 x 112 pixels.
 
 The pictures are those of @lobehub/fluent-emoji-3d (MIT), named through emoji-datasource (MIT):
-`EMOJI_ASSETS` is the folder of its .webp files, `EMOJI_TABLE` the file emoji.json. 112 is the smallest
+`EMOJI_ASSETS` is the folder of its .webp files (or of another set's .png files), `EMOJI_TABLE` the file emoji.json. 112 is the smallest
 side that the strides of both encoders (14 and 16) divide.
 """
 
@@ -132,8 +132,8 @@ def load_sprites():
     code = {name: entry["unified"].lower() for entry in table for name in entry["short_names"]}
     sprites = []
     for _, _, short_name in ROWS:
-        path = os.path.join(os.environ["EMOJI_ASSETS"], code[short_name] + ".webp")
-        picture = Image.open(path).convert("RGBA")
+        path = Path(os.environ["EMOJI_ASSETS"]) / f"{code[short_name]}.webp"
+        picture = Image.open(path if path.exists() else path.with_suffix(".png")).convert("RGBA")
         picture = picture.crop(picture.getchannel("A").getbbox())
         sprites.append(picture.resize([max(1, side * 128 // max(picture.size)) for side in picture.size], Image.LANCZOS))
     return sprites
