@@ -9,7 +9,7 @@ use std::sync::Arc;
 use kinglet_container::gguf::Gguf;
 use kinglet_kernels::{Cpu, Device, InstructionSet, Scalar};
 use kinglet_model::config::Part;
-use kinglet_model::{Model, Source, directory};
+use kinglet_model::{Model, Source, directory, names};
 use kinglet_tests::{program, root};
 
 fn model(path: &Path) -> Arc<Model<Scalar>> {
@@ -128,6 +128,44 @@ fn a_directory_comes_back_out_of_its_gguf() {
         let (code, _, stderr) = program::run(&export);
         assert_eq!(code, 1);
         assert!(stderr.contains("exists"), "{stderr}");
+    }
+}
+
+#[test]
+fn a_directory_may_only_understand() {
+    let folder = tempfile::tempdir().unwrap();
+    let dense = root().join("tests/golden/checkpoint");
+    for (name, checkpoint) in [("dense", dense), ("adapted", adapted(folder.path()))] {
+        let mut source = Source::open(&checkpoint).unwrap();
+        source.config.draws = false;
+        source.tensors.retain(|name, _| !names::draws(name));
+        let written = folder.path().join(format!("{name}-sees"));
+        directory::write(&source, &written).unwrap();
+        assert!(!written.join("ae.safetensors").exists());
+        let path = written.to_string_lossy().into_owned();
+        let (code, stdout, stderr) = program::run(&["inspect", &path]);
+        assert_eq!(code, 0, "{stderr}");
+        assert!(stdout.contains("it understands only"), "{stdout}");
+
+        // What drawing would need may lie beside it.
+        let whole = folder.path().join(format!("{name}-whole"));
+        std::fs::create_dir(&whole).unwrap();
+        for entry in std::fs::read_dir(&checkpoint).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), whole.join(entry.file_name())).unwrap();
+        }
+        let config = whole.join("config.json");
+        let text = std::fs::read_to_string(&config).unwrap();
+        let sees = text.replace("\"visual_gen\": true", "\"visual_gen\": false");
+        assert_ne!(text, sees);
+        std::fs::write(&config, sees).unwrap();
+        for directory in [written, whole] {
+            let read = Source::open(&directory).unwrap();
+            assert!(read.tensors.keys().eq(source.tensors.keys()), "{name}");
+            let model = Model::load(&read, Scalar).unwrap();
+            assert!(model.latents().is_err());
+            assert!(Model::audit(&read, &Scalar).is_empty());
+        }
     }
 }
 

@@ -1,5 +1,5 @@
-"""Writes trained states as a checkpoint directory in BAGEL's own layout, which `kinglet compress` takes. A compact state
-of understanding has no drawing branch: that is then as training would begin it, and draws noise.
+"""Writes trained states as a checkpoint directory in BAGEL's own layout, which `kinglet compress` takes. Of a state
+of understanding, which has no drawing branch yet, a checkpoint that understands only.
 
 python export.py DRAWING_STATE AUTOENCODER_STATE TOKENIZER OUT [SIZE]
 """
@@ -42,7 +42,7 @@ def checkpoint_name(name):
     raise ValueError(f"the tensor {name} has no place in a checkpoint")
 
 
-def settings(c, ae):
+def settings(c, ae, draws):
     """{file: content} of the configuration, for sizes `c` and the autoencoder's measured scale."""
     language = dict(
         architectures=["Qwen2ForCausalLM"], model_type="qwen2", vocab_size=c.vocabulary, hidden_size=c.hidden,
@@ -58,7 +58,7 @@ def settings(c, ae):
     )  # fmt: skip
     picture = lambda stride: dict(max_image_size=112, min_image_size=112, image_stride=stride, max_pixels=1806336)
     whole = dict(
-        model_type="bagel", visual_gen=True, visual_und=True, vit_max_num_patch_per_side=c.grid, latent_patch_size=2,
+        model_type="bagel", visual_gen=draws, visual_und=True, vit_max_num_patch_per_side=c.grid, latent_patch_size=2,
         max_latent_size=c.grid, connector_act="gelu_pytorch_tanh", interpolate_pos=False, timestep_shift=1.0,
         vae_config=dict(
             in_channels=3, out_ch=3, downsample=8, ch=c.ae_width, ch_mult=list(c.ae_factors), num_res_blocks=c.ae_blocks,
@@ -80,17 +80,22 @@ def main(drawing, autoencoder, tokenizer, out, size="tiny"):
     out.mkdir(parents=True, exist_ok=True)
     (weights, facts), ae = state.read(drawing), state.read(autoencoder)[0]
     c = dataclasses.replace(c, **facts.get("sizes", {}))
-    net = Bagel(c, [VISION_START, VISION_END]).state_dict()
+    net = Bagel(c, [VISION_START, VISION_END])
+    drawing_names, net = net.drawing_names(), net.state_dict()
     net |= {k.removeprefix("net/"): v for k, v in weights.items() if k.startswith("net/")}
+    draws = "net/llm2vae.weight" not in facts["untouched"]
+    if not draws:
+        net = {k: v for k, v in net.items() if k not in drawing_names and k != "latent_pos_embed"}
     named = {checkpoint_name(k): v.to(torch.bfloat16).contiguous() for k, v in net.items()}
     save_file(named, out / "ema.safetensors")
     pieces = {k.removeprefix("ae/"): v.float().contiguous() for k, v in ae.items() if k.startswith(("ae/encoder", "ae/decoder"))}
-    save_file(pieces, out / "ae.safetensors")
-    for file, content in settings(c, ae).items():
+    if draws:
+        save_file(pieces, out / "ae.safetensors")
+    for file, content in settings(c, ae, draws).items():
         (out / file).write_text(json.dumps(content, indent=1) + "\n")
     shutil.copy(tokenizer, out / "tokenizer.json")
     count = lambda tensors: sum(t.numel() for t in tensors.values())
-    print(f"{len(named)} tensors of {count(named)} values and {len(pieces)} of {count(pieces)} in {out}")
+    print(f"{len(named)} tensors of {count(named)} values in {out}{'' if draws else ', which understands only'}")
 
 
 if __name__ == "__main__":

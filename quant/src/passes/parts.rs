@@ -1,7 +1,7 @@
 //! Leaving out all that only drawing needs.
 
 use kinglet_model::config::ExpertsConfig;
-use kinglet_model::names::{AUTOENCODER_PREFIX, GENERATION_SUFFIX};
+use kinglet_model::names::draws;
 use serde::Deserialize;
 
 use super::{Pass, tensor};
@@ -17,9 +17,6 @@ pub struct Parts {
     /// autoencoder are not stored.
     pub draw: bool,
 }
-
-/// What only drawing needs, besides the generation branch.
-const DRAWING: [&str; 3] = ["lat.", "time.", AUTOENCODER_PREFIX];
 
 impl Pass for Parts {
     fn name(&self) -> &'static str {
@@ -39,11 +36,7 @@ impl Pass for Parts {
             return Ok(vec!["draws".to_owned()]);
         }
         let before = plan.tensors.len();
-        plan.drop_tensors(|name| {
-            let module = name.rsplit_once('.').map_or(name, |(module, _)| module);
-            module.ends_with(GENERATION_SUFFIX)
-                || DRAWING.iter().any(|beginning| name.starts_with(beginning))
-        });
+        plan.drop_tensors(draws);
         let routers: Vec<bool> = (0..plan.config.language.blocks)
             .map(|layer| plan.part(&tensor(layer, "ffn_gate_inp", "")).is_some())
             .collect();

@@ -145,6 +145,15 @@ pub const GENERATION_SUFFIX: &str = "_gen";
 /// What the autoencoder's tensors begin with.
 pub const AUTOENCODER_PREFIX: &str = "vae.";
 
+/// Whether only drawing needs the tensor with this GGUF name.
+pub fn draws(name: &str) -> bool {
+    let joined = split_expert(name).map(|(joined, _)| joined);
+    let name = joined.as_deref().unwrap_or(name);
+    let module = name.rsplit_once('.').map_or(name, |(module, _)| module);
+    let beginnings = ["lat.", "time.", AUTOENCODER_PREFIX];
+    module.ends_with(GENERATION_SUFFIX) || beginnings.iter().any(|b| name.starts_with(b))
+}
+
 /// The GGUF name of a tensor of the original `ema.safetensors`; none if it is no tensor of a dense
 /// checkpoint.
 pub fn from_original(name: &str) -> Option<String> {

@@ -37,6 +37,9 @@ pub(super) struct VisionFile {
 #[serde(default)]
 pub(super) struct TopFile {
     pub(super) name: Option<String>,
+    /// Whether it draws; a directory that says nothing does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) visual_gen: Option<bool>,
     pub(super) vit_max_num_patch_per_side: Option<usize>,
     pub(super) latent_patch_size: Option<usize>,
     pub(super) max_latent_size: Option<usize>,

@@ -67,11 +67,15 @@ pub fn open(directory: &Path) -> Result<Source> {
         TopFile::default()
     };
     let ema = SafeTensors::open(&directory.join("ema.safetensors"))?;
-    let ae = SafeTensors::open(&directory.join("ae.safetensors"))?;
+    // One that only understands may have what drawing would need, and need not.
+    let draws = top.visual_gen.unwrap_or(true);
 
     let mut tensors = BTreeMap::new();
     for (original, tensor) in ema.iter() {
         let name = names::from_original(original).ok_or_else(|| unknown(directory, original))?;
+        if !draws && names::draws(&name) {
+            continue;
+        }
         let mut tensor = tensor.clone();
         // Vectors and tables of a real checkpoint have one and two dimensions; a patch embedding
         // stored as a convolution would have four and another order.
@@ -85,9 +89,12 @@ pub fn open(directory: &Path) -> Result<Source> {
         }
         tensors.insert(name, tensor);
     }
-    for (original, tensor) in ae.iter() {
-        let name = format!("{}{original}", names::AUTOENCODER_PREFIX);
-        tensors.insert(name, tensor.clone());
+    if draws {
+        let ae = SafeTensors::open(&directory.join("ae.safetensors"))?;
+        for (original, tensor) in ae.iter() {
+            let name = format!("{}{original}", names::AUTOENCODER_PREFIX);
+            tensors.insert(name, tensor.clone());
+        }
     }
 
     let mut defaults = Vec::new();
@@ -291,7 +298,7 @@ fn config(
             ),
             sampler,
         },
-        draws: true,
+        draws: top.visual_gen.unwrap_or(true),
     };
     config
         .language

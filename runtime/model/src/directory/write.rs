@@ -36,9 +36,6 @@ pub fn write(source: &Source, directory: &Path) -> Result<()> {
 
 fn fill(source: &Source, folder: &Path) -> Result<()> {
     source.unpacked()?;
-    if !source.config.draws {
-        return Err(ModelError::cannot_draw(&source.name));
-    }
     let (mut ema, mut ae) = (Vec::new(), Vec::new());
     for (name, tensor) in &source.tensors {
         if let Some(original) = name.strip_prefix(names::AUTOENCODER_PREFIX) {
@@ -55,7 +52,9 @@ fn fill(source: &Source, folder: &Path) -> Result<()> {
         }
     }
     tensors::write(&folder.join("ema.safetensors"), ema)?;
-    tensors::write(&folder.join("ae.safetensors"), ae)?;
+    if source.config.draws {
+        tensors::write(&folder.join("ae.safetensors"), ae)?;
+    }
     json(folder, "llm_config.json", &language(source)?)?;
     json(folder, "vit_config.json", &vision(source))?;
     json(folder, "config.json", &top(source))?;
@@ -192,6 +191,7 @@ fn top(source: &Source) -> TopFile {
     };
     TopFile {
         name: Some(config.name.clone()),
+        visual_gen: (!config.draws).then_some(false),
         vit_max_num_patch_per_side: Some(config.vision.position_side),
         latent_patch_size: Some(a.patch),
         max_latent_size: Some(a.position_side),
