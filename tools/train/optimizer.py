@@ -4,6 +4,8 @@ Muon (Keller Jordan and others, 2024): momentum, then its orthogonal factor by f
 quintic 3.4445 x - 4.7750 x^3 + 2.0315 x^5.
 """
 
+import itertools
+
 import torch
 
 from run import short
@@ -39,23 +41,30 @@ class Muon(torch.optim.Optimizer):
 
 
 class Both:
-    """The two optimizers as one, with a rate that is a share of each one's full rate."""
+    """The two optimizers as one, with a rate that is a share of each one's full rate; those named in `slow` have
+    `slow_share` of that."""
 
-    def __init__(self, named, muon_rate=0.02, adam_rate=1.5e-3):
+    def __init__(self, named, muon_rate=0.02, adam_rate=1.5e-3, slow=(), slow_share=1.0):
         in_layers = lambda n, p: p.ndim == 2 and n.startswith(("layers.", "vit."))
-        self.matrices = [p for n, p in named if in_layers(n, p)]
-        self.others = [p for n, p in named if not in_layers(n, p)]
+        matrices = [(n, p) for n, p in named if in_layers(n, p)]
+        others = [(n, p) for n, p in named if not in_layers(n, p)]
         self.parts = []
-        if self.matrices:
-            self.parts.append((Muon(self.matrices, muon_rate), muon_rate))
-        if self.others:
-            self.parts.append((torch.optim.AdamW(self.others, adam_rate, betas=(0.9, 0.98), weight_decay=0.01), adam_rate))
+        # Runs of neighbours, so that a kept state's numbers mean the same parameters whatever is slow.
+        groups = lambda pairs: [
+            {"params": [p for _, p in run], "share": slow_share if is_slow else 1.0}
+            for is_slow, run in itertools.groupby(pairs, lambda pair: pair[0] in slow)
+        ]
+        if matrices:
+            self.parts.append((Muon(groups(matrices), muon_rate), muon_rate))
+        if others:
+            self.parts.append((torch.optim.AdamW(groups(others), adam_rate, betas=(0.9, 0.98), weight_decay=0.01), adam_rate))
+        self.parameters = [p for _, p in named]
 
     def step(self, share):
-        torch.nn.utils.clip_grad_norm_(self.matrices + self.others, 1.0)
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         for optimizer, rate in self.parts:
             for group in optimizer.param_groups:
-                group["lr"] = rate * share
+                group["lr"] = rate * share * group["share"]
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 

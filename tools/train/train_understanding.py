@@ -192,6 +192,7 @@ def main():
         tokens_from=(int, 0, "the first layer that has them"),
         frozen=(float, 0.7, "share of the run in which the tower does not learn"),
         grounding=(float, 0.3, "weight of the loss on where words look"),
+        tower_rate=(float, 0.3, "share of the rate with which the tower learns then: what it knows is not to be lost"),
         questions=(int, 96, "tokens of questions and answers on a picture"),
     )
     a = arguments(__doc__, samples=300_000, batch=48, **more)
@@ -208,7 +209,7 @@ def main():
     if a.understanding:
         before = {n for n, _ in net.named_parameters()} - net.drawing_names()
         state.load_part(a.understanding, "net", net, {n for n in before if not n.startswith("vision_tokens.")})
-    optimizer = Both(named)
+    optimizer = Both(named, slow=net.vision_names(), slow_share=a.tower_rate)
     run = Run(a, {"net": net, "head": head}, optimizer, rng, sizes={"tokens": a.tokens, "tokens_from": a.tokens_from})
     held = held_out(96)
     run.skip_clock()
