@@ -252,7 +252,7 @@ class Bagel(nn.Module):
 
         segments: [(branch, x [B, n, hidden])], positions: [B, total], cache: None or (list of (k, v), seen [B, length]),
         mask: [B or 1, total, total] within the block, None where everything in it sees everything in it,
-        watch: {layer: list} that takes attention (Layer); fewer: the block is a picture whose patches may become fewer
+        watch: {layer: list} that takes attention (Layer) and what comes out; fewer: the block is a picture whose patches may become fewer
         tokens on the way, after which layers' caches differ in length. `seen` is then the shortest one's: what is
         missing in front is seen.
         Returns (segments before the last norm, cache with this block, segments after layer `tap`).
@@ -280,6 +280,8 @@ class Bagel(nn.Module):
             after.append(own)
             if i == tap:
                 tapped = segments
+            if watch and i in watch:
+                watch[i].append(segments[-1][1])
         return segments, (after, torch.cat([seen, seen.new_ones((batch, total))], 1)), tapped
 
     def ropes(self, segments, positions):
@@ -302,12 +304,12 @@ class Bagel(nn.Module):
             x = layer(x)
         return self.post_layernorm(x)
 
-    def see(self, vision, position, cache=None, grid=None):
+    def see(self, vision, position, cache=None, grid=None, watch=None):
         """Puts what the tower says of a picture at a position; -> (last hidden of its patches or tokens, cache)."""
         places = self.places(vision.shape[1], grid)
         tokens = self.fc2(F.gelu(self.fc1(vision), approximate="tanh")) + self.vit_pos_embed[places]
         positions = torch.full((len(vision), tokens.shape[1] + 2), position, device=tokens.device)
-        segments, cache, _ = self.block(self.marked(UND, tokens), positions, cache, fewer=True)
+        segments, cache, _ = self.block(self.marked(UND, tokens), positions, cache, watch=watch, fewer=True)
         return self.norm(segments[0][1])[:, 1:-1], cache
 
     def read(self, ids, positions, mask, cache=None, watch=None):

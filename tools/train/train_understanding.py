@@ -7,6 +7,7 @@ along at the end. No picture comes twice.
 """
 
 import dataclasses
+import math
 
 import numpy as np
 import torch
@@ -49,12 +50,15 @@ class Sample:
         return branches(words, kept, len(self.pictures))
 
     def looks(self, named, layers):
-        """What missed takes of one picture's branches: (token, layer, places)."""
-        present = {thing.kind for thing in self.scenes[0].things}
+        """What missed takes of one picture's branches: (token, layer, target, place)."""
+        things = {}
+        for thing in self.scenes[0].things:
+            things.setdefault(thing.kind, []).append((thing.x / 56 - 1, thing.y / 56 - 1))
         for token, kind, answers in named if not self.change else []:
-            places = grounding.target(self.kinds[0], kind, kind in present)
-            if places is not None:
-                yield token, layers[answers], places
+            target = grounding.target(self.kinds[0], kind, kind in things)
+            if target is not None:
+                own = things.get(kind, [])
+                yield token, layers[answers], target, own[0] if len(own) == 1 else (math.nan, math.nan)
 
 
 def branches(words, pairs, start):
@@ -84,22 +88,25 @@ def padded(rows, device):
     return ids, positions, mask, labels, shares
 
 
-def loss_of(net, head, vision, truths, text, pointers):
+def loss_of(net, head, facts, vision, truths, text, pointers, counts):
     """vision: a list (of one or two) of [B, patches, width]; truths: (kinds, centres) of each's patches, flat.
-    Returns (answers' loss, patches' loss, share of the patches named right, attention's loss)."""
-    cache, dense, named = None, 0.0, 0.0
+    Returns (answers' loss, patches' loss, share of the patches named right, what grounding.Facts misses)."""
+    cache, dense, named, miscounted = None, 0.0, 0.0, 0.0
+    first = grounding.layers_of(len(net.layers))[0]
     for position, (seen, (kinds, centres)) in enumerate(zip(vision, truths)):
-        hidden, cache = net.see(seen, position, cache)
+        watch = {first: []}
+        hidden, cache = net.see(seen, position, cache, watch=watch)
+        miscounted = miscounted + facts.miscounted(watch[first][1], counts[position]) / len(vision)
         if not net.c.tokens:
             off, right, _ = head(hidden, kinds, centres)
             dense, named = dense + off / len(vision), named + right / len(vision)
     ids, positions, mask, labels, shares = text
     watch = {layer: [] for layer in {p[2] for p in pointers}}
     hidden, _ = net.read(ids, positions, mask, cache, watch)
-    off = grounding.missed(watch, pointers, ids.device) if pointers else 0.0
+    looks, places = facts.missed(watch, pointers, ids.device)
     asked = labels != IGNORE
     each = F.cross_entropy(net.lm_head(hidden[asked]).float(), labels[asked], reduction="none")
-    return (each * shares[asked]).sum() / shares[asked].sum(), dense, named, off
+    return (each * shares[asked]).sum() / shares[asked].sum(), dense, named, (looks, places, miscounted)
 
 
 @torch.no_grad()
@@ -180,7 +187,8 @@ def batch_of(net, rng, words, samples, most, device, frozen):
     # Words look at patches, where a layer still has these.
     most = net.c.tokens_from if net.c.tokens else len(net.layers)
     pointers = [(i, *look) for i, (s, row) in enumerate(zip(samples, rows)) for look in s.looks(row[5], layers) if look[1] < most]
-    return vision, truths, padded(rows, device), pointers
+    counts = [[len(s.scenes[i].things) for s in samples] for i in count]
+    return vision, truths, padded(rows, device), pointers, counts
 
 
 def main():
@@ -191,7 +199,7 @@ def main():
         tokens=(int, 0, "tokens that a picture's patches become (0: they stay)"),
         tokens_from=(int, 0, "the first layer that has them"),
         frozen=(float, 0.7, "share of the run in which the tower does not learn"),
-        grounding=(float, 0.3, "weight of the loss on where words look"),
+        grounding=(float, 0.3, "weight of the losses on where words look and what is there"),
         tower_rate=(float, 0.3, "share of the rate with which the tower learns then: what it knows is not to be lost"),
         questions=(int, 96, "tokens of questions and answers on a picture"),
     )
@@ -201,8 +209,9 @@ def main():
     words = Words(made(a.tokenizer, c.vocabulary))
     variants = Variants(0)
     net, head = Bagel(c, [VISION_START, VISION_END]).to(a.device), Heads(c.hidden).to(a.device)
+    facts = grounding.Facts(c.hidden, c.layers).to(a.device)
     named = net.train_only({n for n, _ in net.named_parameters()} - net.drawing_names())
-    named += [("head." + n, p) for n, p in head.named_parameters()]
+    named += [("head." + n, p) for n, p in head.named_parameters()] + [("facts." + n, p) for n, p in facts.named_parameters()]
     print("parameters", sum(p.numel() for p in net.parameters()), "trained here", sum(p.numel() for _, p in named), flush=True)
     if a.vision:
         state.load_part(a.vision, "net", net, net.vision_names())
@@ -210,7 +219,7 @@ def main():
         before = {n for n, _ in net.named_parameters()} - net.drawing_names()
         state.load_part(a.understanding, "net", net, {n for n in before if not n.startswith("vision_tokens.")})
     optimizer = Both(named, slow=net.vision_names(), slow_share=a.tower_rate)
-    run = Run(a, {"net": net, "head": head}, optimizer, rng, sizes={"tokens": a.tokens, "tokens_from": a.tokens_from})
+    run = Run(a, {"net": net, "head": head, "facts": facts}, optimizer, rng, sizes={"tokens": a.tokens, "tokens_from": a.tokens_from})
     held = held_out(96)
     run.skip_clock()
     while run.going():
@@ -219,10 +228,10 @@ def main():
         samples = [Sample(rng, variants, twice) for _ in range(size)]
         with autocast(a.device):
             batch = batch_of(net, rng, words, samples, a.questions, a.device, run.done < a.frozen)
-            answered, dense, right, missed = loss_of(net, head, *batch)
-        (answered + 0.5 * dense + a.grounding * missed).backward()
+            answered, dense, right, missed = loss_of(net, head, facts, *batch)
+        (answered + 0.5 * dense + a.grounding * sum(missed)).backward()
         optimizer.step(share_of_rate(run.step, run.done, flat=0.5))
-        more = {} if twice else {"missed": float(missed)}
+        more = {} if twice else dict(zip(("looks", "places", "counts"), map(float, missed)))
         run.after_step(size, loss=answered.item(), dense=float(dense), patches=right, **more)
         if run.step % 500 == 0:
             run.note(**examine(net, words, held, a.device))
