@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 # What is plotted of a stage, and its unit.
 SHOWN = [
     (["psnr"], "dB"),
-    (["name", "list", "count", "relation", "where", "which", "changed"], "share of right answers"),
+    (["name", "list", "count", "is_there", "relation", "where", "which", "changed"], "share of right answers"),
     (["patches", "held_patches"], "share of patches named right"),
     (["draw", "edit"], "squared error of the velocity"),
     (["1", "2", "3", "4", "related", "junk"], "share of right lists"),
@@ -31,7 +31,7 @@ def main(out, *folders):
         axis.set_title(Path(folder).name)
         axis.set_xlabel("samples")
         axis.set_ylabel(label)
-        axis.legend()
+        axis.legend(fontsize=7)
         axis.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(out, dpi=90)
