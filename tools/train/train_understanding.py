@@ -1,8 +1,8 @@
 """Stage 3: understanding: the connector and the understanding branch over a vision tower that stage 2 has trained.
 
 A picture is seen once and asked several questions, each in a branch of its own that sees the picture and
-itself. Some attention heads learn where words should look (grounding.py). A head that is thrown away predicts what each patch shows from the language model's last state. Some
-samples are two pictures and what changed between them. The tower is left as it is for most of the run and learns
+itself. Some attention heads learn where words should look (grounding.py). A head that is thrown away predicts what each
+patch shows from the language model's last state. Some samples are two pictures and what changed between them. The tower is left as it is for most of the run and learns
 along at the end. No picture comes twice.
 """
 
@@ -50,7 +50,7 @@ class Sample:
         return branches(words, kept, len(self.pictures))
 
     def looks(self, named, layers):
-        """What missed takes of one picture's branches: (token, layer, target, place)."""
+        """What grounding.Facts.missed takes of one picture's branches: (token, layer, target, place)."""
         things = {}
         for thing in self.scenes[0].things:
             things.setdefault(thing.kind, []).append((thing.x / 56 - 1, thing.y / 56 - 1))
@@ -185,8 +185,8 @@ def batch_of(net, rng, words, samples, most, device, frozen):
     rows = [s.asked(rng, words, most) for s in samples]
     layers = grounding.layers_of(len(net.layers))
     # Words look at patches, where a layer still has these.
-    most = net.c.tokens_from if net.c.tokens else len(net.layers)
-    pointers = [(i, *look) for i, (s, row) in enumerate(zip(samples, rows)) for look in s.looks(row[5], layers) if look[1] < most]
+    deepest = net.c.tokens_from if net.c.tokens else len(net.layers)
+    pointers = [(i, *look) for i, (s, row) in enumerate(zip(samples, rows)) for look in s.looks(row[5], layers) if look[1] < deepest]
     counts = [[len(s.scenes[i].things) for s in samples] for i in count]
     return vision, truths, padded(rows, device), pointers, counts
 

@@ -1,8 +1,8 @@
 """Scenes with a known truth: rendered objects on named backgrounds, 112 x 112 pixels.
 
 The pictures are those of @lobehub/fluent-emoji-3d (MIT), named through emoji-datasource (MIT):
-`EMOJI_ASSETS` is the folder of its .webp files (or of another set's .png files), `EMOJI_TABLE` the file emoji.json. 112 is the smallest
-side that the strides of both encoders (14 and 16) divide.
+`EMOJI_ASSETS` is the folder of its .webp files (or of another set's .png files), `EMOJI_TABLE` the file emoji.json.
+112 is the smallest side that the strides of both encoders (14 and 16) divide.
 """
 
 import dataclasses

@@ -67,6 +67,12 @@ pub(super) struct TopFile {
     pub(super) widths_generate: Option<Vec<usize>>,
 }
 
+impl TopFile {
+    pub(super) fn draws(&self) -> bool {
+        self.visual_gen.unwrap_or(true)
+    }
+}
+
 /// See [`VisionTokens`](crate::config::VisionTokens).
 #[derive(Serialize, Deserialize)]
 pub(super) struct TokensFile {

@@ -68,7 +68,7 @@ pub fn open(directory: &Path) -> Result<Source> {
     };
     let ema = SafeTensors::open(&directory.join("ema.safetensors"))?;
     // One that only understands may have what drawing would need, and need not.
-    let draws = top.visual_gen.unwrap_or(true);
+    let draws = top.draws();
 
     let mut tensors = BTreeMap::new();
     for (original, tensor) in ema.iter() {
@@ -125,6 +125,7 @@ fn config(
     tensors: &BTreeMap<String, kinglet_container::Tensor>,
     defaults: &mut Vec<String>,
 ) -> Result<Config> {
+    let draws = top.draws();
     // The release says 27 layers and stores 26: what is stored counts.
     let blocks = (0..)
         .take_while(|i| tensors.contains_key(&format!("v.blk.{i}.ln1.weight")))
@@ -298,7 +299,7 @@ fn config(
             ),
             sampler,
         },
-        draws: top.visual_gen.unwrap_or(true),
+        draws,
     };
     config
         .language
