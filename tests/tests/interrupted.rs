@@ -155,7 +155,7 @@ fn ctrl_c_says_how_to_go_on_and_another_recipe_does_not_go_on() {
 }
 
 #[test]
-fn a_container_that_understands_only_sees_and_refuses_to_draw() {
+fn what_understands_only_sees_and_refuses_to_draw() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
     std::fs::write(path("r.toml"), "[parts]\ndraw = false\n").unwrap();
@@ -171,17 +171,21 @@ fn a_container_that_understands_only_sees_and_refuses_to_draw() {
     assert!(stdout.contains("understands only"), "{stdout}");
     let scene = kinglet_tests::root().join("tools/eval/scenes/000.png");
     let scene = scene.to_string_lossy().into_owned();
-    let (code, stdout, stderr) = program::run(&["see", &scene, "--model", &model]);
-    assert_eq!((code, stdout.trim()), (0, "a snake"), "{stderr}");
     let out = path("out.png");
-    for command in [
-        &["draw", "a cat", "-o", &out, "--model", &model][..],
-        &["edit", &scene, "turn it", "-o", &out, "--model", &model],
-        &["export", &model, "-o", &out],
-    ] {
-        let (code, _, stderr) = program::run(command);
-        assert_eq!(code, 1, "{command:?}");
-        assert!(stderr.contains("cannot draw"), "{stderr}");
-        assert!(!Path::new(&out).exists());
+    let directory = path("directory");
+    let (code, _, stderr) = program::run(&["export", &model, "-o", &directory]);
+    assert_eq!(code, 0, "{stderr}");
+    for model in [&model, &directory] {
+        let (code, stdout, stderr) = program::run(&["see", &scene, "--model", model]);
+        assert_eq!((code, stdout.trim()), (0, "a snake"), "{stderr}");
+        for command in [
+            &["draw", "a cat", "-o", &out, "--model", model][..],
+            &["edit", &scene, "turn it", "-o", &out, "--model", model],
+        ] {
+            let (code, _, stderr) = program::run(command);
+            assert_eq!(code, 1, "{command:?}");
+            assert!(stderr.contains("cannot draw"), "{stderr}");
+            assert!(!Path::new(&out).exists());
+        }
     }
 }

@@ -1,9 +1,10 @@
-"""Where words should look: a loss on a few attention heads, in training only.
+"""Where words should look: losses on a few attention heads, in training only.
 
 The last token of a thing's name in a question looks at the thing's patches, or at the marker before the picture where
 there is no such thing; the token before a name in an answer looks at the patches of what it is about to name. What they
-have seen must say where that is, and the picture's last marker how many things there are. Answers alone teach this late
-(docs/tiny.md).
+have seen must say where that is, and the picture's last marker how many things there are. In a question on two things
+the second one's name looks at the first one's, a layer later, and must say how they stand to each other. Answers alone
+teach this late (docs/tiny.md).
 """
 
 import re
@@ -46,6 +47,18 @@ def layers_of(count):
     return count // 3, count * 2 // 3
 
 
+def compared(count):
+    """Where a question's second name looks at its first: one layer after both have looked at the picture."""
+    return count // 3 + 1
+
+
+def standing(scene, first, second):
+    """How two things stand to each other: right, down (in halves of the picture), and in front where one covers the other."""
+    covered = scene.relation in ("behind", "in front of")
+    front = (1.0 if first is scene.things[-1] else -1.0) if covered else 0.0
+    return (first.x - second.x) / 56, (first.y - second.y) / 56, front
+
+
 def even(x):
     """Rows scaled to a mean square of one."""
     return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
@@ -59,8 +72,8 @@ class Facts(nn.Module):
     def __init__(self, width, layers):
         super().__init__()
         self.places = nn.ModuleDict({str(layer): nn.Linear(width, 2) for layer in layers_of(layers)})
-        self.count = nn.Linear(width, 5)
-        for head in (*self.places.values(), self.count):
+        self.count, self.standing = nn.Linear(width, 5), nn.Linear(width, 3)
+        for head in (*self.places.values(), self.count, self.standing):
             nn.init.zeros_(head.weight)
 
     def missed(self, watched, pointers, device):
@@ -87,3 +100,14 @@ class Facts(nn.Module):
     def miscounted(self, hidden, counts):
         """hidden [B, tokens, width] of a picture's block, after the layer where questions look."""
         return F.cross_entropy(self.count(even(hidden[:, -1])).float(), torch.tensor(counts, device=hidden.device))
+
+    def confused(self, seen, hidden, pairs, device):
+        """(as `missed`, error of how two things stand) of one layer; pairs: [(row, second's token, first's token, standing)],
+        tokens of the text, which is behind the picture."""
+        if not pairs:
+            return 0.0, 0.0
+        rows, second, first = (torch.tensor([p[i] for p in pairs], device=device) for i in range(3))
+        on = seen[rows, :, second, seen.shape[-1] - seen.shape[-2] + first]
+        said = self.standing(even(hidden[rows, second])).float()
+        truth = torch.tensor([p[3] for p in pairs], device=device)
+        return -on.float().clamp_min(1e-6).log().mean(), (said - truth).abs().mean()

@@ -18,7 +18,7 @@ from PIL import Image
 import talk
 from edits import EDITS
 from scenes import change_of
-from world import NAMES, SIZE, Variants, finished, first_and_second, related, scattered, through_camera, written_over
+from world import NAMES, Variants, finished, first_and_second, patched, related, scattered, through_camera, written_over
 
 CONDITIONS = ["plain", "noise", "blur", "exposure", "patch", "text"]
 ASKS = {
@@ -41,21 +41,6 @@ def asked(rng, scene):
         if pair := ask(rng, scene):
             pairs.append((ability, *pair))
     return pairs
-
-
-def patched(rng, scene, picture):
-    """A square of noise where no thing is; the picture as it was where there is no room."""
-    for _ in range(50):
-        side = int(rng.integers(14, 26))
-        x, y = (int(v) for v in rng.integers(0, SIZE - side, 2))
-        free = all(
-            abs(t.x - x - side / 2) > (t.width + side) / 2 or abs(t.y - y - side / 2) > (t.height + side) / 2 for t in scene.things
-        )
-        if free:
-            picture = picture.copy()
-            picture[y : y + side, x : x + side] = rng.uniform(0, 255, (side, side, 3))
-            break
-    return picture
 
 
 def through(rng, condition, scene):

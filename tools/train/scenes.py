@@ -1,7 +1,7 @@
 """Which scenes the model learns to see: how many things, how they stand, what the camera did."""
 
 from edits import changed
-from world import NAMES, finished, related, scattered, through_camera, written_over
+from world import NAMES, finished, patched, related, scattered, through_camera, written_over
 
 
 def composed(rng, variants):
@@ -14,7 +14,9 @@ def shown(rng, scene):
     picture = scene.paint()
     if rng.random() < 0.04:
         picture = written_over(rng, picture, NAMES[rng.integers(len(NAMES))])
-    return through_camera(rng, picture) if rng.random() < 0.35 else finished(picture)
+    if rng.random() < 0.06:
+        picture = patched(rng, scene, picture)
+    return through_camera(rng, picture) if rng.random() < 0.5 else finished(picture)
 
 
 def change_of(rng, variants):

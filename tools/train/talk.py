@@ -217,11 +217,12 @@ def ask_json(rng, scene):
 SINGLE = [
     (ask_what, 5), (ask_count, 3), (ask_count_of, 2), (ask_is_there, 2), (ask_color, 1), (ask_ground, 1),
     (ask_describe, 1), (ask_where, 2), (ask_size, 1), (ask_which, 2), (ask_relation, 4), (ask_json, 1.5),
+    (ask_relation, 3), (ask_relation, 3),
 ]  # fmt: skip
 
 
 def questions(rng, scene, wanted=4):
-    """`wanted` different questions on one picture, each with its answer."""
+    """`wanted` questions on one picture, each with its answer."""
     weights = [weight for _, weight in SINGLE]
     total = sum(weights)
     order = rng.choice(len(SINGLE), len(SINGLE), replace=False, p=[w / total for w in weights])
@@ -246,7 +247,6 @@ def corpus(rng, scenes):
             yield f"{article(color)} {pattern} background"
     for scene in scenes:
         yield caption(rng, scene)
-        for ask, _ in SINGLE:
-            for pair in [ask(rng, scene)]:
-                if pair:
-                    yield from pair
+        for ask in dict.fromkeys(ask for ask, _ in SINGLE):
+            if pair := ask(rng, scene):
+                yield from pair

@@ -60,22 +60,31 @@ class Sample:
                 own = things.get(kind, [])
                 yield token, layers[answers], target, own[0] if len(own) == 1 else (math.nan, math.nan)
 
+    def compares(self, couples):
+        """What grounding.Facts.confused takes of one picture's branches: (second token, first token, standing)."""
+        things = {} if self.change else {thing.kind: thing for thing in talk.unique(self.scenes[0])}
+        for (first, a), (second, b) in couples:
+            if a in things and b in things:
+                yield second, first, grounding.standing(self.scenes[0], things[a], things[b])
+
 
 def branches(words, pairs, start):
     """Independent questions and answers after a picture: ids, positions, branch numbers, labels, their weights (every
-    answer has one in all, so that JSON does not outweigh a yes), and the tokens that should look at something: (token,
-    kind, whether it answers)."""
-    ids, positions, numbers, labels, shares, named = [], [], [], [], [], []
+    answer has one in all, so that JSON does not outweigh a yes), the tokens that should look at something: (token,
+    kind, whether it answers), and the two names of questions that have two: ((token, kind), (token, kind))."""
+    ids, positions, numbers, labels, shares, named, couples = [], [], [], [], [], [], []
     for k, (question, answer) in enumerate(pairs):
         q, a = words.block(question), words.block(answer)
-        named += [(len(ids) + last, kind, False) for _, last, kind in words.names(question)]
+        here = [(len(ids) + last, kind) for _, last, kind in words.names(question)]
+        named += [(*look, False) for look in here]
+        couples += [here] if len(here) == 2 else []
         named += [(len(ids) + len(q) + first - 1, kind, True) for first, _, kind in words.names(answer)]
         ids += q + a
         positions += range(start, start + len(q) + len(a))
         numbers += [k + 1] * (len(q) + len(a))
         labels += [IGNORE] * len(q) + a[1:] + [IGNORE]
         shares += [1 / (len(a) - 1)] * (len(q) + len(a))
-    return ids, positions, numbers, labels, shares, named
+    return ids, positions, numbers, labels, shares, named, couples
 
 
 def padded(rows, device):
@@ -88,9 +97,10 @@ def padded(rows, device):
     return ids, positions, mask, labels, shares
 
 
-def loss_of(net, head, facts, vision, truths, text, pointers, counts):
+def loss_of(net, head, facts, vision, truths, text, pointers, counts, couples):
     """vision: a list (of one or two) of [B, patches, width]; truths: (kinds, centres) of each's patches, flat.
-    Returns (answers' loss, patches' loss, share of the patches named right, what grounding.Facts misses)."""
+    Returns (answers' loss, patches' loss, share of the patches named right, what grounding.Facts misses: looks, places,
+    counts, looks at the first of two names, how two things stand)."""
     cache, dense, named, miscounted = None, 0.0, 0.0, 0.0
     first = grounding.layers_of(len(net.layers))[0]
     for position, (seen, (kinds, centres)) in enumerate(zip(vision, truths)):
@@ -101,12 +111,14 @@ def loss_of(net, head, facts, vision, truths, text, pointers, counts):
             off, right, _ = head(hidden, kinds, centres)
             dense, named = dense + off / len(vision), named + right / len(vision)
     ids, positions, mask, labels, shares = text
-    watch = {layer: [] for layer in {p[2] for p in pointers}}
+    between = grounding.compared(len(net.layers))
+    watch = {layer: [] for layer in {p[2] for p in pointers} | {between}}
     hidden, _ = net.read(ids, positions, mask, cache, watch)
     looks, places = facts.missed(watch, pointers, ids.device)
+    confused = facts.confused(*watch[between], couples, ids.device)
     asked = labels != IGNORE
     each = F.cross_entropy(net.lm_head(hidden[asked]).float(), labels[asked], reduction="none")
-    return (each * shares[asked]).sum() / shares[asked].sum(), dense, named, (looks, places, miscounted)
+    return (each * shares[asked]).sum() / shares[asked].sum(), dense, named, (looks, places, miscounted, *confused)
 
 
 @torch.no_grad()
@@ -187,8 +199,9 @@ def batch_of(net, rng, words, samples, most, device, frozen):
     # Words look at patches, where a layer still has these.
     deepest = net.c.tokens_from if net.c.tokens else len(net.layers)
     pointers = [(i, *look) for i, (s, row) in enumerate(zip(samples, rows)) for look in s.looks(row[5], layers) if look[1] < deepest]
+    couples = [(i, *couple) for i, (s, row) in enumerate(zip(samples, rows)) for couple in s.compares(row[6])]
     counts = [[len(s.scenes[i].things) for s in samples] for i in count]
-    return vision, truths, padded(rows, device), pointers, counts
+    return vision, truths, padded(rows, device), pointers, counts, couples
 
 
 def main():
@@ -231,7 +244,7 @@ def main():
             answered, dense, right, missed = loss_of(net, head, facts, *batch)
         (answered + 0.5 * dense + a.grounding * sum(missed)).backward()
         optimizer.step(share_of_rate(run.step, run.done, flat=0.5))
-        more = {} if twice else dict(zip(("looks", "places", "counts"), map(float, missed)))
+        more = {} if twice else dict(zip(("looks", "places", "counts", "firsts", "standing"), map(float, missed)))
         run.after_step(size, loss=answered.item(), dense=float(dense), patches=right, **more)
         if run.step % 500 == 0:
             run.note(**examine(net, words, held, a.device))

@@ -340,5 +340,20 @@ def written_over(rng, picture, text):
     return np.asarray(image, np.float32)
 
 
+def patched(rng, scene, picture):
+    """A square of noise where no thing is; the picture as it was where there is no room."""
+    for _ in range(50):
+        side = int(rng.integers(14, 26))
+        x, y = (int(v) for v in rng.integers(0, SIZE - side, 2))
+        free = all(
+            abs(t.x - x - side / 2) > (t.width + side) / 2 or abs(t.y - y - side / 2) > (t.height + side) / 2 for t in scene.things
+        )
+        if free:
+            picture = picture.copy()
+            picture[y : y + side, x : x + side] = rng.uniform(0, 255, (side, side, 3))
+            break
+    return picture
+
+
 def finished(picture):
     return np.clip(picture + 0.5, 0, 255).astype(np.uint8)
