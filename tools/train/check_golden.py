@@ -19,9 +19,10 @@ from sizes import Sizes
 BOUND = 1e-5
 
 
-def sizes_of(folder):
-    read = lambda name: json.loads((folder / f"{name}.json").read_text())
-    language, vision, whole = read("llm_config"), read("vit_config"), read("config")
+def sizes_of(folder, adapted=None):
+    """Sizes of a checkpoint, whose language model may be that of an adapted one; its settings."""
+    read = lambda name, folder=folder: json.loads((folder / f"{name}.json").read_text())
+    language, vision, whole = read("llm_config", adapted or folder), read("vit_config"), read("config")
     ae = whole["vae_config"]
     return Sizes(
         hidden=language["hidden_size"], inner=language["intermediate_size"], layers=language["num_hidden_layers"],
@@ -31,6 +32,7 @@ def sizes_of(folder):
         vision_inner=vision["intermediate_size"], vision_layers=vision["num_hidden_layers"] - 1,
         vision_heads=vision["num_attention_heads"], ae_width=ae["ch"], ae_factors=tuple(ae["ch_mult"]),
         ae_blocks=ae["num_res_blocks"], ae_groups=ae.get("num_groups", 32),
+        experts=language.get("num_experts", 0), active=language.get("top_k", 0),
     ), whole  # fmt: skip
 
 
@@ -38,17 +40,22 @@ def causal(n):
     return torch.ones(1, n, n, dtype=torch.bool).tril()
 
 
+def loaded(root, adapted=None):
+    c, whole = sizes_of(root / "checkpoint", adapted)
+    markers = json.loads((root / "goldens" / "meta.json").read_text())["new_token_ids"]
+    net = Bagel(c, [markers["start_of_image"], markers["end_of_image"]])
+    stored = load_file((adapted or root / "checkpoint") / "ema.safetensors")
+    # The tables of places have a side of their own each.
+    net.latent_pos_embed = torch.empty(whole["max_latent_size"] ** 2, c.hidden)
+    net.load_state_dict({name: stored[checkpoint_name(name)].float() for name in net.state_dict()})
+    return net, c, whole
+
+
 @torch.no_grad()
 def main(root="../../tests/golden"):
     root = Path(root)
     golden = lambda name: load_file(root / "goldens" / f"{name}.safetensors")
-    c, whole = sizes_of(root / "checkpoint")
-    markers = json.loads((root / "goldens" / "meta.json").read_text())["new_token_ids"]
-    net = Bagel(c, [markers["start_of_image"], markers["end_of_image"]])
-    stored = load_file(root / "checkpoint" / "ema.safetensors")
-    # The tables of places have a side of their own each.
-    net.latent_pos_embed = torch.empty(whole["max_latent_size"] ** 2, c.hidden)
-    net.load_state_dict({name: stored[checkpoint_name(name)].float() for name in net.state_dict()})
+    net, c, whole = loaded(root)
     ae = Autoencoder(c)
     weights = load_file(root / "checkpoint" / "ae.safetensors")
     ae.load_state_dict({name: weights.get(name, value) for name, value in ae.state_dict().items()})
@@ -86,6 +93,14 @@ def main(root="../../tests/golden"):
         near(f"velocity at {time}", net.velocity(noise, times, position, cache, None, grid)[0], drawn[f"velocity.nocfg.t{time}"])
         alone = net.velocity(noise, times, torch.tensor([0]), None, None, grid)[0]
         near(f"velocity at {time}, no prompt", alone, drawn[f"velocity.uncond.t{time}"])
+
+    sparse, of_sparse, _ = loaded(root, root / "moe")
+    object.__setattr__(of_sparse, "grid", whole["max_latent_size"])
+    adapted = load_file(root / "moe" / "t2i.safetensors")
+    _, cache = sparse.read(ids, at(0, ids.shape[1]), causal(ids.shape[1]))
+    for time in ("0.1", "0.75", "1.0"):
+        got = sparse.velocity(adapted["noise"][None].float(), torch.tensor([float(time)]), position, cache, None, grid)[0]
+        near(f"experts: velocity at {time}", got, adapted[f"velocity.nocfg.t{time}"])
 
     edit = golden("edit")
     grid = [side // 16 for side in edit["image_hw"].tolist()]

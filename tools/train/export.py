@@ -1,10 +1,9 @@
-"""Writes trained states as a checkpoint directory in BAGEL's own layout, which `kinglet compress` takes. Of a state
-of understanding, which has no drawing branch yet, a checkpoint that understands only.
+"""Writes trained states as a checkpoint directory in BAGEL's own layout, which `kinglet compress` takes. Without a
+drawing state, a checkpoint that understands only.
 
-python export.py DRAWING_STATE AUTOENCODER_STATE TOKENIZER OUT [SIZE]
+python export.py UNDERSTANDING AUTOENCODER TOKENIZER OUT [DRAWING]
 """
 
-import dataclasses
 import json
 import shutil
 import sys
@@ -14,9 +13,8 @@ import torch
 from safetensors.torch import save_file
 
 import state
-from model import EPS, Bagel
-from sizes import SIZES
-from tokens import VISION_END, VISION_START
+from assembled import assembled
+from model import EPS
 
 LANGUAGE, VISION = "language_model.model.", "vit_model.vision_model."
 PLACES = [
@@ -50,6 +48,11 @@ def settings(c, ae, draws):
         head_dim=c.head_dim, hidden_act="silu", max_position_embeddings=1024, rms_norm_eps=EPS, rope_theta=c.theta,
         tie_word_embeddings=False, torch_dtype="bfloat16", qk_norm=True, layer_module="Qwen2MoTDecoderLayer",
     )  # fmt: skip
+    if c.experts:
+        language |= dict(
+            num_experts=c.experts, num_shared_experts=0, top_k=c.active, transformed_gen=list(range(1, c.layers - 1)),
+            transformed_und=False, freeze_experts=False,
+        )  # fmt: skip
     # BAGEL leaves the tower's last layer out, so the file names one more than there are.
     vision = dict(
         model_type="siglip_vision_model", hidden_size=c.vision_hidden, intermediate_size=c.vision_inner,
@@ -75,27 +78,23 @@ def settings(c, ae, draws):
     return {"llm_config.json": language, "vit_config.json": vision, "config.json": whole}
 
 
-def main(drawing, autoencoder, tokenizer, out, size="tiny"):
-    c, out = SIZES[size], Path(out)
+def main(understanding, autoencoder, tokenizer, out, drawing=None, size="tiny"):
+    out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    (weights, facts), ae = state.read(drawing), state.read(autoencoder)[0]
-    c = dataclasses.replace(c, **facts.get("sizes", {}))
-    net = Bagel(c, [VISION_START, VISION_END])
-    drawing_names, net = net.drawing_names(), net.state_dict()
-    net |= {k.removeprefix("net/"): v for k, v in weights.items() if k.startswith("net/")}
-    draws = "net/llm2vae.weight" not in facts["untouched"]
-    if not draws:
+    whole, ae = assembled(size, understanding, drawing), state.read(autoencoder)[0]
+    c, drawing_names, net = whole.c, whole.drawing_names(), whole.state_dict()
+    if not drawing:
         net = {k: v for k, v in net.items() if k not in drawing_names and k != "latent_pos_embed"}
     named = {checkpoint_name(k): v.to(torch.bfloat16).contiguous() for k, v in net.items()}
     save_file(named, out / "ema.safetensors")
     pieces = {k.removeprefix("ae/"): v.float().contiguous() for k, v in ae.items() if k.startswith(("ae/encoder", "ae/decoder"))}
-    if draws:
+    if drawing:
         save_file(pieces, out / "ae.safetensors")
-    for file, content in settings(c, ae, draws).items():
+    for file, content in settings(c, ae, bool(drawing)).items():
         (out / file).write_text(json.dumps(content, indent=1) + "\n")
     shutil.copy(tokenizer, out / "tokenizer.json")
     count = lambda tensors: sum(t.numel() for t in tensors.values())
-    print(f"{len(named)} tensors of {count(named)} values in {out}{'' if draws else ', which understands only'}")
+    print(f"{len(named)} tensors of {count(named)} values in {out}{'' if drawing else ', which understands only'}")
 
 
 if __name__ == "__main__":

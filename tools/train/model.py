@@ -74,6 +74,27 @@ class FeedForward(nn.Module):
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
+class Experts(nn.Module):
+    """A feed-forward network in slices, of which each token takes the `active` ones with the largest logits; a slice
+    counts 1 + its logit (docs/model.md, 4.3)."""
+
+    def __init__(self, hidden, inner, count, active):
+        super().__init__()
+        self.active = active
+        self.gate = nn.Linear(hidden, count, False)
+        self.experts = nn.ModuleList(FeedForward(hidden, inner // count) for _ in range(count))
+
+    def forward(self, x):
+        flat = x.flatten(0, 1)
+        logits, chosen = self.gate(flat).topk(self.active, dim=-1)
+        out = torch.zeros_like(flat)
+        for number, expert in enumerate(self.experts):
+            rows, place = (chosen == number).nonzero(as_tuple=True)
+            said = expert(flat[rows])
+            out = out.index_add(0, rows, (said * (1 + logits[rows, place])[:, None]).to(out.dtype))
+        return out.view(x.shape)
+
+
 class SelfAttention(nn.Module):
     def __init__(self, c):
         super().__init__()
@@ -87,12 +108,14 @@ class SelfAttention(nn.Module):
 
 
 class Layer(nn.Module):
-    def __init__(self, c):
+    def __init__(self, c, sparse):
         super().__init__()
         self.c = c
         self.self_attn = SelfAttention(c)
         for branch in (UND, GEN):
-            self.add_module("mlp" + branch, FeedForward(c.hidden, c.inner))
+            split = sparse and branch == GEN
+            network = Experts(c.hidden, c.inner, c.experts, c.active) if split else FeedForward(c.hidden, c.inner)
+            self.add_module("mlp" + branch, network)
             self.add_module("input_layernorm" + branch, RMSNorm(c.hidden))
             self.add_module("post_attention_layernorm" + branch, RMSNorm(c.hidden))
 
@@ -187,7 +210,7 @@ class Bagel(nn.Module):
         self.embed_tokens = nn.Embedding(c.vocabulary, c.hidden)
         self.lm_head = nn.Linear(c.hidden, c.vocabulary, False)
         self.norm, self.norm_moe_gen = RMSNorm(c.hidden), RMSNorm(c.hidden)
-        self.layers = nn.ModuleList(Layer(c) for _ in range(c.layers))
+        self.layers = nn.ModuleList(Layer(c, c.experts and 0 < i < c.layers - 1) for i in range(c.layers))
         self.time_embedder = nn.Sequential(nn.Linear(256, c.hidden), nn.SiLU(), nn.Linear(c.hidden, c.hidden))
         self.vae2llm, self.llm2vae = nn.Linear(64, c.hidden), nn.Linear(c.hidden, 64)
         self.register_buffer("latent_pos_embed", sincos(c.grid, c.hidden))

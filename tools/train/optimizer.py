@@ -45,7 +45,8 @@ class Both:
     `slow_share` of that."""
 
     def __init__(self, named, muon_rate=0.02, adam_rate=1.5e-3, slow=(), slow_share=1.0):
-        in_layers = lambda n, p: p.ndim == 2 and n.startswith(("layers.", "vit."))
+        # Not a router: its few rows choose, and are no map of one space to another.
+        in_layers = lambda n, p: p.ndim == 2 and n.startswith(("layers.", "vit.")) and not n.endswith("moe_gen.gate.weight")
         matrices = [(n, p) for n, p in named if in_layers(n, p)]
         others = [(n, p) for n, p in named if not in_layers(n, p)]
         self.parts = []

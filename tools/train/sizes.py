@@ -6,7 +6,7 @@ import dataclasses
 @dataclasses.dataclass(frozen=True)
 class Sizes:
     hidden: int = 256
-    inner: int = 1024  # four experts of 256 in the drawing branch after adaptation
+    inner: int = 1024
     layers: int = 6
     heads: int = 8
     kv_heads: int = 2
@@ -20,6 +20,8 @@ class Sizes:
     vision_heads: int = 8
     tokens: int = 0  # that a picture's patches become in the language half; 0 = they stay
     tokens_from: int = 0  # the first layer that has these
+    experts: int = 0  # of the drawing branch's feed-forward networks but the first and the last layer's; 0: dense
+    active: int = 0  # experts that a token takes
     ae_width: int = 32
     ae_factors: tuple = (1, 1, 2, 2)
     ae_blocks: int = 1
@@ -27,4 +29,4 @@ class Sizes:
 
 
 TINY = Sizes()
-SIZES = {"tiny": TINY, "test": Sizes(64, 128, 2, 4, 2, 16, 1536, 10000.0, 16, 64, 128, 2, 4, 0, 0, 16, (1, 1, 2, 2), 1, 8)}
+SIZES = {"tiny": TINY, "test": Sizes(64, 128, 2, 4, 2, 16, 1536, 10000.0, 16, 64, 128, 2, 4, ae_width=16)}

@@ -70,6 +70,13 @@ def read(folder):
     return tensors, json.loads((folder / "run.json").read_text())
 
 
+def facts_of(folder):
+    found = read(folder)
+    if found is None:
+        raise SystemExit(f"there is no state in {folder}")
+    return found[1]
+
+
 def compact(full, folder):
     """The weights that training has changed, in bfloat16, and the facts without the state of chance."""
     tensors, facts = read(full)

@@ -13,13 +13,13 @@ import torch.nn.functional as F
 import drawing
 import state
 import talk
+from assembled import assembled
 from autoencoder import Autoencoder
 from edits import edited
-from model import Bagel, pixels
+from model import pixels
 from optimizer import Both, share_of_rate
 from run import Run, arguments, autocast
-from sizes import SIZES
-from tokens import VISION_END, VISION_START, Words, made
+from tokens import Words, made
 from world import NAMES, NOTHING, Variants, finished, related, scattered
 
 
@@ -144,12 +144,11 @@ def main():
     )
     a = arguments(__doc__, samples=600_000, batch=64, **more)
     rng = state.fresh_rng(7)
-    c = SIZES[a.size]
+    net = assembled(a.size, a.understanding).to(a.device)
+    c, names = net.c, net.drawing_names()
+    head = nn.Linear(c.hidden, NOTHING + 1).to(a.device)
     words = Words(made(a.tokenizer, c.vocabulary))
     variants = Variants(0)
-    net, head = Bagel(c, [VISION_START, VISION_END]).to(a.device), nn.Linear(c.hidden, NOTHING + 1).to(a.device)
-    names = net.drawing_names()
-    state.load_part(a.understanding, "net", net, {n for n, _ in net.named_parameters()} - names)
     ae = Autoencoder(c).to(a.device)
     state.load(a.autoencoder, {"ae": ae})
     named = net.train_only(names) + [("head." + n, p) for n, p in head.named_parameters()]

@@ -7,22 +7,22 @@ with the sampler that every model has, at a fixed number of steps and one pass a
     train_few_steps.py s8 --teacher drawing --steps 8 --guidance 4 ...
     train_few_steps.py s4 --teacher s8 --steps 4 ...         and 2, and 1
 
+The student may have the drawing branch that compression has split into experts, of which it uses half: it learns to
+draw with these while it learns to draw in fewer steps.
+
 Consistency models would need noise added anew between steps, shortcut and mean flow models another input for the
 length of a step: both are other models than a BAGEL checkpoint can say.
 """
-
-import copy
 
 import torch
 
 import drawing
 import state
+from assembled import assembled
 from autoencoder import Autoencoder
-from model import Bagel
 from optimizer import Both, share_of_rate
 from run import Run, arguments, autocast
-from sizes import SIZES
-from tokens import VISION_END, VISION_START, Words, made
+from tokens import Words, made
 from train_drawing import Drawings, Edits, exam, next_batch
 from world import Variants
 
@@ -55,7 +55,9 @@ def main():
     more = dict(
         tokenizer=(str, None, "its file"),
         autoencoder=(str, None, "a state of stage 1"),
+        understanding=(str, None, "a state of stage 3"),
         teacher=(str, None, "a state of stage 4, or of this stage with twice the steps"),
+        student=(str, None, "a state that the student begins with: adapted.py's. Left out: the teacher's"),
         steps=(int, 8, "of the student's drawings"),
         guidance=(float, 1.0, "of the teacher; 1 where it is inside already"),
         shift=(float, 1.0, "of the points of time, the container's timestep_shift"),
@@ -64,16 +66,14 @@ def main():
     )
     a = arguments(__doc__, samples=100_000, batch=48, **more)
     rng = state.fresh_rng(11 + a.steps)
-    c = SIZES[a.size]
+    teacher = assembled(a.size, a.understanding, a.teacher).to(a.device).eval()
+    net = assembled(a.size, a.understanding, a.student or a.teacher).to(a.device)
+    c, names = net.c, net.drawing_names()
     words, variants = Words(made(a.tokenizer, c.vocabulary)), Variants(0)
-    net = Bagel(c, [VISION_START, VISION_END]).to(a.device)
-    names = net.drawing_names()
-    state.load_part(a.teacher, "net", net, {n for n, _ in net.named_parameters()})
-    teacher = copy.deepcopy(net).eval()
     ae = Autoencoder(c).to(a.device)
     state.load(a.autoencoder, {"ae": ae})
     optimizer = Both(net.train_only(names), muon_rate=0.004, adam_rate=3e-4)
-    run = Run(a, {"net": net}, optimizer, rng)
+    run = Run(a, {"net": net}, optimizer, rng, sizes={"experts": c.experts, "active": c.active})
     drawings = Drawings(rng, variants, ae, a.device, a.pool)
     edits = Edits(net, rng, variants, ae, a.device, a.pool // 3)
     points = torch.linspace(1, 0, a.steps + 1)
