@@ -143,7 +143,9 @@ class Layer(nn.Module):
         mixed = mixed.transpose(1, 2).flatten(2)
         out, at = [], 0
         for branch, x in segments:
-            x = x + getattr(self.self_attn, "o_proj" + branch)(mixed[:, at : at + x.shape[1]])
+            # In one piece: of a slice, the product would copy its matrix for every row of the batch.
+            own_part = mixed[:, at : at + x.shape[1]].contiguous()
+            x = x + getattr(self.self_attn, "o_proj" + branch)(own_part)
             at += x.shape[1]
             n = getattr(self, "post_attention_layernorm" + branch)(x)
             out.append((branch, x + getattr(self, "mlp" + branch)(n)))
@@ -312,7 +314,7 @@ class Bagel(nn.Module):
 
     def marked(self, branch, x):
         """A picture's tokens between their two markers, which are always of the understanding branch."""
-        marker = lambda i: self.embed_tokens.weight[self.markers[i]].expand(len(x), 1, -1).to(x.dtype)
+        marker = lambda i: self.embed_tokens.weight[self.markers[i]].repeat(len(x), 1, 1).to(x.dtype)
         if branch == UND:
             return [(UND, torch.cat([marker(0), x, marker(1)], 1))]
         return [(UND, marker(0)), (GEN, x), (UND, marker(1))]

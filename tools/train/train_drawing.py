@@ -20,7 +20,7 @@ from model import pixels
 from optimizer import Both, share_of_rate
 from run import Run, arguments, autocast
 from tokens import Words, made
-from world import NAMES, NOTHING, Variants, finished, related, scattered
+from world import NOTHING, Variants, finished, related, scattered
 
 
 class Drawings:
