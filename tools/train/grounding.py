@@ -2,7 +2,8 @@
 
 The last token of a thing's name in a question looks at the thing's patches, or at the marker before the picture where
 there is no such thing; the token before a name in an answer looks at the patches of what it is about to name. What they
-have seen must say where that is, and the picture's last marker how many things there are. In a question on two things
+have seen must say where that is. A picture's patches must say which of them hold the middle of a thing, and, a layer
+later, its last marker how many things there are. In a question on two things
 the second one's name looks at the first one's, a layer later, and must say how they stand to each other. Answers alone
 teach this late (docs/tiny.md).
 """
@@ -72,8 +73,8 @@ class Facts(nn.Module):
     def __init__(self, width, layers):
         super().__init__()
         self.places = nn.ModuleDict({str(layer): nn.Linear(width, 2) for layer in layers_of(layers)})
-        self.count, self.standing = nn.Linear(width, 5), nn.Linear(width, 3)
-        for head in (*self.places.values(), self.count, self.standing):
+        self.count, self.standing, self.middle = nn.Linear(width, 5), nn.Linear(width, 3), nn.Linear(width, 1)
+        for head in (*self.places.values(), self.count, self.standing, self.middle):
             nn.init.zeros_(head.weight)
 
     def missed(self, watched, pointers, device):
@@ -96,6 +97,11 @@ class Facts(nn.Module):
             places.append((guessed - place[known]).abs().sum() / max(1, 2 * int(known.sum())))
         mean = lambda losses: sum(losses) / max(1, len(losses))
         return mean(looks), mean(places)
+
+    def misplaced(self, hidden, middles):
+        """hidden [B, tokens, width] of a picture's block, before the layer where questions look; middles [B, patches]."""
+        said = self.middle(even(hidden[:, 1:-1]))[..., 0].float()
+        return 10 * F.binary_cross_entropy_with_logits(said, torch.as_tensor(middles, device=said.device))
 
     def miscounted(self, hidden, counts):
         """hidden [B, tokens, width] of a picture's block, after the layer where questions look."""

@@ -37,6 +37,7 @@ class Sample:
         self.pictures = [shown(rng, scene) for scene in self.scenes]
         self.kinds = [scene.cells(14) for scene in self.scenes]
         self.centres = [scene.centres(14) for scene in self.scenes]
+        self.middles = [scene.middles(14) for scene in self.scenes]
 
     def asked(self, rng, words, most):
         """As many questions as go into `most` tokens, at least one, as rows of `branches`."""
@@ -97,17 +98,18 @@ def padded(rows, device):
     return ids, positions, mask, labels, shares
 
 
-def loss_of(net, head, facts, vision, truths, text, pointers, counts, couples):
+def loss_of(net, head, facts, vision, truths, text, pointers, counts, couples, middles):
     """vision: a list (of one or two) of [B, patches, width]; truths: (kinds, centres) of each's patches, flat.
     Returns (answers' loss, patches' loss, share of the patches named right, what grounding.Facts misses: looks, places,
-    counts, looks at the first of two names, how two things stand)."""
-    cache, dense, named, miscounted = None, 0.0, 0.0, 0.0
+    counts, looks at the first of two names, how two things stand, middles)."""
+    cache, dense, named, miscounted, misplaced = None, 0.0, 0.0, 0.0, 0.0
     first = grounding.layers_of(len(net.layers))[0]
     for position, (seen, (kinds, centres)) in enumerate(zip(vision, truths)):
-        watch = {first: []}
+        watch = {first - 1: [], first: []}
         hidden, cache = net.see(seen, position, cache, watch=watch)
         miscounted = miscounted + facts.miscounted(watch[first][1], counts[position]) / len(vision)
         if not net.c.tokens:
+            misplaced = misplaced + facts.misplaced(watch[first - 1][1], middles[position]) / len(vision)
             off, right, _ = head(hidden, kinds, centres)
             dense, named = dense + off / len(vision), named + right / len(vision)
     ids, positions, mask, labels, shares = text
@@ -118,7 +120,7 @@ def loss_of(net, head, facts, vision, truths, text, pointers, counts, couples):
     confused = facts.confused(*watch[between], couples, ids.device)
     asked = labels != IGNORE
     each = F.cross_entropy(net.lm_head(hidden[asked]).float(), labels[asked], reduction="none")
-    return (each * shares[asked]).sum() / shares[asked].sum(), dense, named, (looks, places, miscounted, *confused)
+    return (each * shares[asked]).sum() / shares[asked].sum(), dense, named, (looks, places, miscounted, *confused, misplaced)
 
 
 @torch.no_grad()
@@ -201,7 +203,8 @@ def batch_of(net, rng, words, samples, most, device, frozen):
     pointers = [(i, *look) for i, (s, row) in enumerate(zip(samples, rows)) for look in s.looks(row[5], layers) if look[1] < deepest]
     couples = [(i, *couple) for i, (s, row) in enumerate(zip(samples, rows)) for couple in s.compares(row[6])]
     counts = [[len(s.scenes[i].things) for s in samples] for i in count]
-    return vision, truths, padded(rows, device), pointers, counts, couples
+    middles = [np.stack([s.middles[i] for s in samples]) for i in count]
+    return vision, truths, padded(rows, device), pointers, counts, couples, middles
 
 
 def main():
@@ -244,7 +247,7 @@ def main():
             answered, dense, right, missed = loss_of(net, head, facts, *batch)
         (answered + 0.5 * dense + a.grounding * sum(missed)).backward()
         optimizer.step(share_of_rate(run.step, run.done, flat=0.5))
-        more = {} if twice else dict(zip(("looks", "places", "counts", "firsts", "standing"), map(float, missed)))
+        more = {} if twice else dict(zip(("looks", "places", "counts", "firsts", "standing", "middles"), map(float, missed)))
         run.after_step(size, loss=answered.item(), dense=float(dense), patches=right, **more)
         if run.step % 500 == 0:
             run.note(**examine(net, words, held, a.device))

@@ -117,6 +117,14 @@ class Scene:
         kinds = np.array([t.kind for t in self.things] + [NOTHING])
         return kinds[self.owners(stride)]
 
+    def middles(self, stride):
+        """Whether the middle of a thing lies in each cell, as 0 or 1."""
+        side = SIZE // stride
+        held = np.zeros(side * side, np.float32)
+        for thing in self.things:
+            held[min(int(thing.y / stride), side - 1) * side + min(int(thing.x / stride), side - 1)] = 1
+        return held
+
     def centres(self, stride):
         """Where the owner's centre lies from each cell's own, in halves of the picture, [cells, 2]; NaN without one."""
         owners, side = self.owners(stride), SIZE // stride

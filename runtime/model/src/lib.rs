@@ -30,6 +30,7 @@ pub mod directory;
 pub mod draw;
 pub mod elsewhere;
 pub mod error;
+mod feed_forward;
 pub mod footprint;
 pub mod language;
 pub mod latent;
