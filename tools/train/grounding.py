@@ -2,8 +2,8 @@
 
 The last token of a thing's name in a question looks at the thing's patches, or at the marker before the picture where
 there is no such thing; the token before a name in an answer looks at the patches of what it is about to name. What they
-have seen must say where that is. A picture's patches must say which of them hold the middle of a thing, and, a layer
-later, its last marker how many things there are. In a question on two things
+have seen must say where that is. A picture's patches must say which of them hold the middle of a thing; a layer
+later its last marker looks at these and must say how many things there are. In a question on two things
 the second one's name looks at the first one's, a layer later, and must say how they stand to each other. Answers alone
 teach this late (docs/tiny.md).
 """
@@ -102,6 +102,18 @@ class Facts(nn.Module):
         """hidden [B, tokens, width] of a picture's block, before the layer where questions look; middles [B, patches]."""
         said = self.middle(even(hidden[:, 1:-1]))[..., 0].float()
         return 10 * F.binary_cross_entropy_with_logits(said, torch.as_tensor(middles, device=said.device))
+
+    @staticmethod
+    def ungathered(seen, middles):
+        """How far a picture's last marker is from looking at the middles of things and at the first marker, the same at
+        each: the first one's share then says how many things there are. seen: the attention of the layer where
+        questions look, [B, heads, n, length]; a divergence in nats."""
+        patches = seen.shape[2]
+        wanted = F.pad(torch.as_tensor(middles, device=seen.device), (1, 1))
+        wanted[:, 0] = 1
+        wanted = wanted / wanted.sum(1, keepdim=True)
+        looks = seen[:, :, -1, -patches:].float().clamp_min(1e-6).log()
+        return F.kl_div(looks, wanted[:, None].expand_as(looks), reduction="sum") / looks.shape[:2].numel()
 
     def miscounted(self, hidden, counts):
         """hidden [B, tokens, width] of a picture's block, after the layer where questions look."""

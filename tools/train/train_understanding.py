@@ -101,8 +101,8 @@ def padded(rows, device):
 def loss_of(net, head, facts, vision, truths, text, pointers, counts, couples, middles):
     """vision: a list (of one or two) of [B, patches, width]; truths: (kinds, centres) of each's patches, flat.
     Returns (answers' loss, patches' loss, share of the patches named right, what grounding.Facts misses: looks, places,
-    counts, looks at the first of two names, how two things stand, middles)."""
-    cache, dense, named, miscounted, misplaced = None, 0.0, 0.0, 0.0, 0.0
+    counts, looks at the first of two names, how two things stand, middles, looks at these)."""
+    cache, dense, named, miscounted, misplaced, ungathered = None, 0.0, 0.0, 0.0, 0.0, 0.0
     first = grounding.layers_of(len(net.layers))[0]
     for position, (seen, (kinds, centres)) in enumerate(zip(vision, truths)):
         watch = {first - 1: [], first: []}
@@ -110,6 +110,7 @@ def loss_of(net, head, facts, vision, truths, text, pointers, counts, couples, m
         miscounted = miscounted + facts.miscounted(watch[first][1], counts[position]) / len(vision)
         if not net.c.tokens:
             misplaced = misplaced + facts.misplaced(watch[first - 1][1], middles[position]) / len(vision)
+            ungathered = ungathered + facts.ungathered(watch[first][0], middles[position]) / len(vision)
             off, right, _ = head(hidden, kinds, centres)
             dense, named = dense + off / len(vision), named + right / len(vision)
     ids, positions, mask, labels, shares = text
@@ -120,7 +121,7 @@ def loss_of(net, head, facts, vision, truths, text, pointers, counts, couples, m
     confused = facts.confused(*watch[between], couples, ids.device)
     asked = labels != IGNORE
     each = F.cross_entropy(net.lm_head(hidden[asked]).float(), labels[asked], reduction="none")
-    return (each * shares[asked]).sum() / shares[asked].sum(), dense, named, (looks, places, miscounted, *confused, misplaced)
+    return (each * shares[asked]).sum() / shares[asked].sum(), dense, named, (looks, places, miscounted, *confused, misplaced, ungathered)
 
 
 @torch.no_grad()
@@ -247,7 +248,7 @@ def main():
             answered, dense, right, missed = loss_of(net, head, facts, *batch)
         (answered + 0.5 * dense + a.grounding * sum(missed)).backward()
         optimizer.step(share_of_rate(run.step, run.done, flat=0.5))
-        more = {} if twice else dict(zip(("looks", "places", "counts", "firsts", "standing", "middles"), map(float, missed)))
+        more = {} if twice else dict(zip(("looks", "places", "counts", "firsts", "standing", "middles", "gathers"), map(float, missed)))
         run.after_step(size, loss=answered.item(), dense=float(dense), patches=right, **more)
         if run.step % 500 == 0:
             run.note(**examine(net, words, held, a.device))
