@@ -26,10 +26,10 @@ def main(out, *folders):
         known = {key for row in rows for key in row}
         names, label = next(shown for shown in SHOWN if shown[0][0] in known)
         for name in names:
-            points = [(row["seen"], row[name]) for row in rows if name in row]
+            points = [(row["seen"] / 1000, row[name]) for row in rows if name in row]
             axis.plot(*zip(*points), label=name.replace("_", " "), marker="." if len(points) < 20 else None)
         axis.set_title(Path(folder).name)
-        axis.set_xlabel("samples")
+        axis.set_xlabel("thousand samples")
         axis.set_ylabel(label)
         axis.legend(fontsize=7)
         axis.grid(alpha=0.3)
