@@ -101,6 +101,7 @@ class Facts(nn.Module):
     def misplaced(self, hidden, middles):
         """hidden [B, tokens, width] of a picture's block, before the layer where questions look; middles [B, patches]."""
         said = self.middle(even(hidden[:, 1:-1]))[..., 0].float()
+        # Two or three of 64 patches do: without a factor it would weigh little beside the other losses.
         return 10 * F.binary_cross_entropy_with_logits(said, torch.as_tensor(middles, device=said.device))
 
     @staticmethod

@@ -1,9 +1,9 @@
 """Stage 3: understanding: the connector and the understanding branch over a vision tower that stage 2 has trained.
 
-A picture is seen once and asked several questions, each in a branch of its own that sees the picture and
-itself. Some attention heads learn where words should look (grounding.py). A head that is thrown away predicts what each
-patch shows from the language model's last state. Some samples are two pictures and what changed between them. The tower is left as it is for most of the run and learns
-along at the end. No picture comes twice.
+A picture is seen once and asked several questions, each in a branch of its own that sees the picture and itself. Some
+attention heads learn where words should look (grounding.py). A head that is thrown away predicts what each patch shows
+from the language model's last state. Some samples are two pictures and what changed between them. The tower is left as
+it is for the first part of the run and learns along after it. No picture comes twice.
 """
 
 import dataclasses
