@@ -17,7 +17,9 @@ OPPOSITE = {
 
 
 def article(word):
-    return ("an " if word[0] in "aeiou" else "a ") + word
+    """By its sound: an hourglass, a unicorn."""
+    vowel = word == "hourglass" or word[0] in "aeiou" and word not in ("ufo", "unicorn")
+    return ("an " if vowel else "a ") + word
 
 
 def number(count, name):
