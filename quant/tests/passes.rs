@@ -229,13 +229,19 @@ fn all_experts_of_a_split_are_the_dense_network() {
 }
 
 #[test]
-fn narrower_layers_run_and_survive_in_a_directory() {
+fn narrower_layers_and_defaults_survive_in_a_directory() {
     let source = Source::open(&golden().join("checkpoint")).unwrap();
     let recipe = format!(
         "{LITTLE}{F32}[width]\nunderstand = {{ keep = 0.5, layers = \"1..4\" }}\n\
-         generate = {{ keep = 0.7, layers = [0, 3] }}\n"
+         generate = {{ keep = 0.7, layers = [0, 3] }}\n\
+         [steps]\ntimesteps = 5\nguidance = 1.0\nedit_guidance = 1.0\nedit_picture_guidance = 1.5\n"
     );
     let result = made(&source, &recipe);
+    let edit = result.config.edit;
+    assert_eq!((edit.guidance, edit.picture_guidance), (1.0, 1.5));
+    let options = DrawOptions::edit_defaults(&result.config, (64, 64));
+    let guidance = options.guidance;
+    assert_eq!((guidance.text_scale, guidance.picture_scale), (1.0, 1.5));
     let language = &result.config.language;
     assert_eq!(language.widths_understand(), [160, 80, 80, 80]);
     assert_eq!(language.widths_generate(), [112, 160, 160, 112]);
@@ -244,6 +250,8 @@ fn narrower_layers_run_and_survive_in_a_directory() {
     directory::write(&result, &back).unwrap();
     let back = Source::open(&back).unwrap();
     assert_eq!(back.config.language, result.config.language);
+    assert_eq!(back.config.draw, result.config.draw);
+    assert_eq!(back.config.edit, result.config.edit);
     let (model, back) = (load(&result), load(&back));
     assert!(logits(&model) == logits(&back));
     assert!(velocity(&model, 0.5) == velocity(&back, 0.5));

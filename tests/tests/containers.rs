@@ -120,10 +120,26 @@ fn a_directory_comes_back_out_of_its_gguf() {
         assert_eq!(first.config.vision, last.config.vision);
         assert_eq!(first.config.latent, last.config.latent);
         assert_eq!(first.config.draw, last.config.draw);
+        assert_eq!(first.config.edit, last.config.edit);
         assert_eq!(first.tokenizer, last.tokenizer);
         assert!(last.defaults.is_empty(), "{:?}", last.defaults);
         assert!(first.tensors.keys().eq(last.tensors.keys()));
         assert!(numbers(&model(&checkpoint)) == numbers(&model(&back)));
+        // The original code reads these; this one counts what is stored.
+        let language = |directory: &Path| -> serde_json::Value {
+            let text = std::fs::read(directory.join("llm_config.json")).unwrap();
+            serde_json::from_slice(&text).unwrap()
+        };
+        let (before, after) = (language(&checkpoint), language(&back));
+        for key in ["num_experts", "top_k", "transformed_gen"] {
+            assert_eq!(
+                before["num_experts"].is_null(),
+                after["num_experts"].is_null()
+            );
+            if !before["num_experts"].is_null() {
+                assert_eq!(before[key], after[key], "{key}");
+            }
+        }
         // What is there is not overwritten.
         let (code, _, stderr) = program::run(&export);
         assert_eq!(code, 1);

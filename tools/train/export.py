@@ -72,6 +72,7 @@ def settings(c, ae, draws):
             num_timesteps=25, timestep_shift=1.0, cfg_text_scale=4.0, cfg_interval=[0.0, 1.0], cfg_renorm_type="global",
             cfg_renorm_min=0.0,
         ),
+        edit=dict(cfg_text_scale=4.0, cfg_img_scale=1.0, cfg_renorm_type="global"),
     )  # fmt: skip
     if c.tokens:
         whole["vision_tokens"] = dict(count=c.tokens, from_layer=c.tokens_from)

@@ -20,6 +20,10 @@ pub struct Steps {
     pub guidance: Option<f32>,
     /// Guidance is applied where `low < t <= high`.
     pub interval: Option<(f32, f32)>,
+    /// Text guidance scale of edits.
+    pub edit_guidance: Option<f32>,
+    /// Picture guidance scale of edits; 1 is none.
+    pub edit_picture_guidance: Option<f32>,
 }
 
 impl Pass for Steps {
@@ -47,9 +51,17 @@ impl Pass for Steps {
         if !(draw.shift.is_finite() && draw.shift > 0.0) {
             return refuse("shift", format!("{} is no positive number", draw.shift));
         }
-        if !(0.0..=100.0).contains(&draw.guidance) {
-            let text = format!("{} is not between 0 and 100", draw.guidance);
-            return refuse("guidance", text);
+        let edit = &mut plan.config.edit;
+        edit.guidance = self.edit_guidance.unwrap_or(edit.guidance);
+        edit.picture_guidance = self.edit_picture_guidance.unwrap_or(edit.picture_guidance);
+        for (key, scale) in [
+            ("guidance", draw.guidance),
+            ("edit_guidance", edit.guidance),
+            ("edit_picture_guidance", edit.picture_guidance),
+        ] {
+            if !(0.0..=100.0).contains(&scale) {
+                return refuse(key, format!("{scale} is not between 0 and 100"));
+            }
         }
         let (low, high) = draw.interval;
         if !(low.is_finite() && high.is_finite() && low <= high) {

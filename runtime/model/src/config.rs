@@ -17,6 +17,8 @@ pub struct Config {
     pub latent: LatentConfig,
     /// The defaults of a drawing.
     pub draw: DrawConfig,
+    /// Those of an edit where they differ.
+    pub edit: EditConfig,
     /// Whether it has what drawing needs: the generation branch, the projections of latents and the
     /// autoencoder. Without them it understands only.
     pub draws: bool,
@@ -255,6 +257,28 @@ pub struct DrawConfig {
     pub sampler: Sampler,
 }
 
+/// The guidance of an edit; points of time, shift and sampler are those of a drawing.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EditConfig {
+    /// Text guidance scale.
+    pub guidance: f32,
+    /// Picture guidance scale; 1 is none.
+    pub picture_guidance: f32,
+    /// How a guided velocity is scaled back.
+    pub renorm: Renorm,
+}
+
+impl Default for EditConfig {
+    /// The reference's.
+    fn default() -> Self {
+        EditConfig {
+            guidance: 4.0,
+            picture_guidance: 2.0,
+            renorm: Renorm::TextChannel,
+        }
+    }
+}
+
 /// How a guided velocity is scaled back to the plain one's length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renorm {
@@ -442,6 +466,8 @@ impl Config {
             ("guidance interval", d.interval.0),
             ("guidance interval", d.interval.1),
             ("least renorm factor", d.renorm_min),
+            ("edit: guidance scale", self.edit.guidance),
+            ("edit: picture guidance scale", self.edit.picture_guidance),
         ] {
             if !value.is_finite() {
                 return Err(refuse(source, field, value, "a finite number is expected"));

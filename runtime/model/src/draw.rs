@@ -80,17 +80,17 @@ impl DrawOptions {
         }
     }
 
-    /// The reference's defaults for editing, at this size.
+    /// The model's own defaults for editing, at this size.
     pub fn edit_defaults(config: &Config, size: (usize, usize)) -> Self {
         let mut options = DrawOptions {
             size,
             ..Self::defaults(config)
         };
         options.guidance = Guidance {
-            text_scale: 4.0,
-            picture_scale: 2.0,
+            text_scale: config.edit.guidance,
+            picture_scale: config.edit.picture_guidance,
             interval: (0.0, 1.0),
-            renorm: Renorm::TextChannel,
+            renorm: config.edit.renorm,
             renorm_min: 0.0,
             every: 1,
         };

@@ -3,7 +3,7 @@
 use kinglet_container::gguf::{Gguf, Value};
 
 use crate::config::{
-    Config, DrawConfig, ExpertsConfig, LanguageConfig, LatentConfig, LayerConfig, Part,
+    Config, DrawConfig, EditConfig, ExpertsConfig, LanguageConfig, LatentConfig, LayerConfig, Part,
     PictureRule, Renorm, VisionConfig, VisionTokens,
 };
 use crate::error::{ModelError, Result};
@@ -30,6 +30,7 @@ pub fn write(config: &Config) -> Vec<(String, Value)> {
         vision: v,
         latent: a,
         draw: d,
+        edit,
         draws,
     } = config;
     let mut out: Vec<(String, Value)> = vec![
@@ -126,6 +127,12 @@ pub fn write(config: &Config) -> Vec<(String, Value)> {
     put("draw.renorm", d.renorm.name().into());
     put("draw.renorm_min", d.renorm_min.into());
     put("draw.sampler", d.sampler.name().into());
+    // Left out where it is the reference's, which is all that earlier versions know.
+    if *edit != EditConfig::default() {
+        put("edit.guidance", edit.guidance.into());
+        put("edit.picture_guidance", edit.picture_guidance.into());
+        put("edit.renorm", edit.renorm.name().into());
+    }
     // Left out where it draws: earlier versions know nothing else.
     if !draws {
         put(DRAWS, Value::Bool(false));
@@ -207,6 +214,7 @@ pub fn read(gguf: &Gguf) -> Result<Config> {
             sampler: Sampler::from_name(&sampler)
                 .ok_or_else(|| reader.unknown("sampler", &sampler))?,
         },
+        edit: reader.edit()?,
         draws: reader.draws()?,
     };
     config.language.set_widths(&understand, &generate);
@@ -259,6 +267,20 @@ impl Reader<'_> {
                 from: self.size(TOKENS_FROM)?,
             }),
             false => None,
+        })
+    }
+
+    /// The guidance of edits; the reference's where the file says nothing.
+    fn edit(&self) -> Result<EditConfig> {
+        if !self.has("edit.guidance") {
+            return Ok(EditConfig::default());
+        }
+        let renorm = self.get("edit.renorm", "a string", |v| Some(v.as_str()?.to_owned()))?;
+        Ok(EditConfig {
+            guidance: self.float("edit.guidance")?,
+            picture_guidance: self.float("edit.picture_guidance")?,
+            renorm: Renorm::from_name(&renorm)
+                .ok_or_else(|| self.unknown("renorm kind", &renorm))?,
         })
     }
 

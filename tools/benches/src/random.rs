@@ -9,8 +9,8 @@ use kinglet_container::{Tensor, TensorType};
 use kinglet_kernels::Format;
 use kinglet_kernels::blocks::encode_row;
 use kinglet_model::config::{
-    DrawConfig, ExpertsConfig, LanguageConfig, LatentConfig, LayerConfig, PictureRule, Renorm,
-    VisionConfig,
+    DrawConfig, EditConfig, ExpertsConfig, LanguageConfig, LatentConfig, LayerConfig, PictureRule,
+    Renorm, VisionConfig,
 };
 use kinglet_model::{Config, Sampler, Source, metadata, names};
 use kinglet_tests::shape::{SIDES, Shape, VISION, VISION_INNER};
@@ -192,6 +192,7 @@ fn config(shape: &Shape) -> Config {
             renorm_min: 0.0,
             sampler: Sampler::Euler,
         },
+        edit: EditConfig::default(),
     }
 }
 

@@ -20,6 +20,15 @@ pub(super) struct LanguageFile {
     pub(super) num_shared_experts: usize,
     #[serde(default = "top_k")]
     pub(super) top_k: usize,
+    /// For others: this reader counts what is stored.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub(super) num_experts: Option<usize>,
+    /// See `num_experts`: the layers whose generation branch has experts.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub(super) transformed_gen: Option<Vec<usize>>,
+    /// See `num_experts`: the layers whose understanding branch has experts.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub(super) transformed_und: Option<Vec<usize>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -47,6 +56,8 @@ pub(super) struct TopFile {
     pub(super) vae_transform: RuleFile,
     pub(super) vit_transform: RuleFile,
     pub(super) draw: DrawFile,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) edit: Option<EditFile>,
     /// How patches become fewer tokens: Kinglet's own as well.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) vision_tokens: Option<TokensFile>,
@@ -111,6 +122,15 @@ pub(super) struct DrawFile {
     pub(super) cfg_renorm_min: Option<f32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) sampler: Option<String>,
+}
+
+/// The guidance of edits: Kinglet's own, as `draw` is. What is left out is the reference's.
+#[derive(Serialize, Deserialize, Default)]
+#[serde(default)]
+pub(super) struct EditFile {
+    pub(super) cfg_text_scale: Option<f32>,
+    pub(super) cfg_img_scale: Option<f32>,
+    pub(super) cfg_renorm_type: Option<String>,
 }
 
 fn context_length() -> usize {

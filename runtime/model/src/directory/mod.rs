@@ -12,7 +12,7 @@ use kinglet_container::tensors::SafeTensors;
 use serde::de::DeserializeOwned;
 
 use crate::config::{
-    Config, DrawConfig, ExpertsConfig, LanguageConfig, LatentConfig, LayerConfig, Part,
+    Config, DrawConfig, EditConfig, ExpertsConfig, LanguageConfig, LatentConfig, LayerConfig, Part,
     PictureRule, Renorm, VisionConfig, VisionTokens,
 };
 use crate::error::{ModelError, Result};
@@ -137,13 +137,21 @@ fn config(
             what: format!("the sampler \"{name}\" is not known"),
         })?,
     };
-    let renorm = match &top.draw.cfg_renorm_type {
-        None => Renorm::Global,
+    let renorm = |name: &Option<String>, default| match name {
+        None => Ok(default),
         Some(name) => Renorm::from_name(name).ok_or_else(|| ModelError::Unsupported {
             source_name: directory.join("config.json").display().to_string(),
             what: format!("the renorm kind \"{name}\" is not known"),
-        })?,
+        }),
     };
+    let of_edits = top.edit.unwrap_or_default();
+    let reference = EditConfig::default();
+    let edit = EditConfig {
+        guidance: of_edits.cfg_text_scale.unwrap_or(reference.guidance),
+        picture_guidance: of_edits.cfg_img_scale.unwrap_or(reference.picture_guidance),
+        renorm: renorm(&of_edits.cfg_renorm_type, reference.renorm)?,
+    };
+    let renorm = renorm(&top.draw.cfg_renorm_type, Renorm::Global)?;
     let mut layers: Vec<LayerConfig> = (0..language.num_hidden_layers.min(LARGEST_LAYERS))
         .map(|i| layer(&language, tensors, i))
         .collect();
@@ -299,6 +307,7 @@ fn config(
             ),
             sampler,
         },
+        edit,
         draws,
     };
     config

@@ -9,9 +9,9 @@ use kinglet_kernels::blocks::decode_row;
 use serde::Serialize;
 
 use super::files::{
-    AutoencoderFile, DrawFile, LanguageFile, RuleFile, TokensFile, TopFile, VisionFile,
+    AutoencoderFile, DrawFile, EditFile, LanguageFile, RuleFile, TokensFile, TopFile, VisionFile,
 };
-use crate::config::{ExpertsConfig, LayerConfig, Part, PictureRule};
+use crate::config::{EditConfig, ExpertsConfig, LayerConfig, Part, PictureRule};
 use crate::error::{ModelError, Result};
 use crate::linear::format_of;
 use crate::names;
@@ -143,14 +143,24 @@ fn language(source: &Source) -> Result<LanguageFile> {
     // The layout has one number for all layers.
     let mut sparse = l.layers.iter().map(|l| l.experts).filter(|e| e.count > 0);
     let first = sparse.next();
-    let ExpertsConfig { used, shared, .. } = first.unwrap_or_default();
-    if sparse.any(|e| (e.used, e.shared) != (used, shared)) {
+    let ExpertsConfig {
+        count,
+        used,
+        shared,
+    } = first.unwrap_or_default();
+    if sparse.any(|e| (e.count, e.used, e.shared) != (count, used, shared)) {
         return Err(ModelError::Unsupported {
             source_name: source.name.clone(),
             what: "its layers use different numbers of experts, which a directory cannot say"
                 .to_owned(),
         });
     }
+    let routed = |suffix: &str| -> Option<Vec<usize>> {
+        let router = |i: &usize| format!("blk.{i}.ffn_gate_inp{suffix}.weight");
+        let has = |i: &usize| source.tensors.contains_key(&router(i));
+        let layers: Vec<usize> = (0..l.blocks).filter(has).collect();
+        (!layers.is_empty()).then_some(layers)
+    };
     Ok(LanguageFile {
         hidden_size: l.hidden,
         intermediate_size: l.feed_forward,
@@ -163,6 +173,9 @@ fn language(source: &Source) -> Result<LanguageFile> {
         rope_theta: l.rope_base,
         num_shared_experts: shared,
         top_k: used,
+        num_experts: first.map(|_| count),
+        transformed_gen: routed(names::GENERATION_SUFFIX),
+        transformed_und: routed(""),
     })
 }
 
@@ -213,6 +226,11 @@ fn top(source: &Source) -> TopFile {
             cfg_renorm_min: Some(d.renorm_min),
             sampler: (d.sampler != Sampler::Euler).then(|| d.sampler.name().to_owned()),
         },
+        edit: (config.edit != EditConfig::default()).then(|| EditFile {
+            cfg_text_scale: Some(config.edit.guidance),
+            cfg_img_scale: Some(config.edit.picture_guidance),
+            cfg_renorm_type: Some(config.edit.renorm.name().to_owned()),
+        }),
         vision_tokens: config.vision.tokens.map(|t| TokensFile {
             count: t.count,
             from_layer: t.from,
