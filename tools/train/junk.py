@@ -20,7 +20,7 @@ def shuffled(rng, rgb, alpha):
     return whole[..., :3], whole[..., 3:]
 
 
-def warped(rng, rgb, alpha, strength=(0.16, 0.3)):
+def warped(rng, rgb, alpha, strength=(0.2, 0.35)):
     """Bent by a random field, by up to a share of its size."""
     whole = torch.from_numpy(np.concatenate([rgb, alpha], 2)).permute(2, 0, 1)[None]
     cells = int(rng.integers(3, 6))
@@ -44,12 +44,12 @@ def halved(rng, rgb, alpha, other):
 
 
 def averaged(rng, variants, kind, longest):
-    """The mean of many pictures of one kind."""
-    chosen = [variants.rows[kind][i] for i in rng.integers(len(variants.rows[kind]), size=8)]
+    """The mean of many pictures of one kind, in sizes and places that differ somewhat."""
+    chosen = [variants.rows[kind][i] for i in rng.integers(len(variants.rows[kind]), size=16)]
     total = np.zeros((longest, longest, 4), np.float32)
     for rgb, alpha, _ in chosen:
         whole = torch.from_numpy(np.concatenate([rgb, alpha], 2)).permute(2, 0, 1)[None]
-        scale = longest / max(alpha.shape[:2])
+        scale = longest * rng.uniform(0.6, 1) / max(alpha.shape[:2])
         size = [max(2, round(s * scale)) for s in alpha.shape[:2]]
         size = [min(s, longest) for s in size]
         small = F.interpolate(whole, size, mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()

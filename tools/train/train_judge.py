@@ -1,7 +1,8 @@
-"""The judge of drawings: says for every cell of 8 pixels what lies there and where its middle is, or that it is junk.
+"""The judge of drawings: says for every cell of 8 pixels what lies there, how large it is and where its middle is, or
+that it is junk.
 
-Two judges of different seeds have never seen the model's training seeds. `kinglet-eval` runs them; what they say of
-a picture is a list of things with their places, so that counts, relations and edits can be judged as well.
+Two judges of different seeds have never seen the model's training seeds. `kinglet-eval` takes the mean of what they
+say; of a picture that makes a list of things with their places, so that counts, relations and edits can be judged as well.
 """
 
 import numpy as np
@@ -19,6 +20,11 @@ from world import NAMES, NOTHING, SIZE, Variants, finished, related, scattered, 
 
 JUNK = NOTHING + 1
 STRIDE = 8
+# By how much of a thing's size a cell may differ about its centre, if what it names may be the thing's kind or not:
+# if that kind is at most e^DOUBT times less likely than the likeliest.
+SAME, OTHER, DOUBT = 0.45, 0.15, 6.0
+LEAST = 3  # cells; fewer are nothing
+REFUSED = ("spoilt", "means", "blank", "noise")
 # Channels of 3x3 convolutions; 0 halves the picture.
 LAYERS = [24, 0, 48, 48, 0, 64, 64, 0, 128, 128, 128]
 
@@ -31,10 +37,11 @@ class Judge(nn.Module):
             self.convolutions.append(nn.Conv2d(before, width, 3, 1, 1, bias=False))
             self.norms.append(nn.BatchNorm2d(width))
             before = width
-        self.head = nn.Conv2d(before, JUNK + 1 + 2, 1)
+        self.head = nn.Conv2d(before, JUNK + 1 + 3, 1)
 
     def forward(self, x):
-        """[B, 3, 112, 112] in -1..1 -> kinds [B, JUNK + 1, 14, 14], centres [B, 2, 14, 14] as `Scene.centres`"""
+        """[B, 3, 112, 112] in -1..1 -> kinds [B, JUNK + 1, 14, 14], [B, 3, 14, 14]: centres as `Scene.centres` and the
+        longest side in halves of the picture"""
         layers = iter(zip(self.convolutions, self.norms))
         for width in LAYERS:
             if width:
@@ -42,7 +49,7 @@ class Judge(nn.Module):
                 x = F.relu(norm(convolution(x)))
             else:
                 x = F.max_pool2d(x, 2)
-        return self.head(x).split([JUNK + 1, 2], 1)
+        return self.head(x).split([JUNK + 1, 3], 1)
 
     def folded(self):
         """What is written: norms are part of the convolutions before them."""
@@ -56,8 +63,25 @@ class Judge(nn.Module):
 
 def composed(rng, variants):
     scene = related(rng, variants) if rng.random() < 0.25 else scattered(rng, variants, int(rng.integers(0, 5)))
-    scene.things = [spoiled(rng, variants, t, JUNK) if rng.random() < 0.2 else t for t in scene.things]
+    scene.things = [spoiled(rng, variants, t, JUNK) if rng.random() < 0.15 else t for t in scene.things]
     return scene
+
+
+def empty(rng, variants):
+    """A picture with nothing in it: one colour, noise, or the mean of many scenes with one kind of thing."""
+    roll = rng.random()
+    if roll < 0.4:
+        return np.full((SIZE, SIZE, 3), rng.integers(0, 256, 3), np.uint8)
+    if roll < 0.7:
+        side = int(rng.choice([7, 14, 28, 56, 112]))
+        small = torch.from_numpy(rng.uniform(0, 255, (1, 3, side, side)).astype(np.float32))
+        return F.interpolate(small, SIZE, mode="bilinear")[0].permute(1, 2, 0).numpy().astype(np.uint8)
+    return class_mean(rng, variants, int(rng.integers(len(NAMES))), 12)
+
+
+def class_mean(rng, variants, kind, count):
+    scenes = [scattered(rng, variants, 1, [kind]).paint() for _ in range(count)]
+    return np.mean(scenes, 0).round().clip(0, 255).astype(np.uint8)
 
 
 def bent(x):
@@ -73,59 +97,93 @@ def softened(rng, x):
 
 
 def sample(rng, variants):
+    if rng.random() < 0.06:
+        cells = (SIZE // STRIDE) ** 2
+        return empty(rng, variants), np.full(cells, NOTHING), np.full((cells, 3), np.nan, np.float32)
     scene = composed(rng, variants)
-    kinds = np.array([t.kind for t in scene.things] + [NOTHING])[scene.owners(STRIDE)]
+    owners = scene.owners(STRIDE)
+    kinds = np.array([t.kind for t in scene.things] + [NOTHING])[owners]
+    sizes = np.array([max(t.width, t.height) for t in scene.things] + [np.nan], np.float32)[owners] / (SIZE / 2)
     picture = scene.paint()
     picture = through_camera(rng, picture) if rng.random() < 0.2 else finished(picture)
-    return picture, kinds, scene.centres(STRIDE)
+    return picture, kinds, np.concatenate([scene.centres(STRIDE), sizes[:, None]], 1)
 
 
-def things(kinds, centres):
-    """What a judge says of one picture, [(kind, x, y, cells)]: cells that agree about a centre are one thing."""
+def things(kinds, places):
+    """What judges say of one picture, [(kind, x, y, cells)]: cells that agree about a centre are one thing."""
     side = SIZE // STRIDE
     logs = torch.log_softmax(kinds.flatten(1), 0)
-    covered = (logs.argmax(0) != NOTHING).nonzero().flatten().tolist()
-    middles = centres.flatten(1) * (SIZE / 2)
+    real = torch.cat([logs[:NOTHING], logs[JUNK:]])
+    told = (places.flatten(1) * (SIZE / 2)).T.tolist()
     groups = []
-    for cell in covered:
-        x = (cell % side + 0.5) * STRIDE + float(middles[0, cell])
-        y = (cell // side + 0.5) * STRIDE + float(middles[1, cell])
-        near = [g for g in groups if abs(g[0] / g[2] - x) < 10 and abs(g[1] / g[2] - y) < 10]
-        if near:
-            group = min(near, key=lambda g: abs(g[0] / g[2] - x) + abs(g[1] / g[2] - y))
-        else:
-            groups.append(group := [0.0, 0.0, 0, torch.zeros(len(logs))])
-        group[0], group[1], group[2], group[3] = group[0] + x, group[1] + y, group[2] + 1, group[3] + logs[:, cell]
-    kept = [g for g in groups if g[2] > 2]
-    likely = lambda g: int(torch.cat([g[3][:NOTHING], g[3][JUNK:]]).argmax())
-    return [(NAMES[k] if (k := likely(g)) < NOTHING else "junk", g[0] / g[2], g[1] / g[2], g[2]) for g in kept]
+    for cell in (logs.argmax(0) != NOTHING).nonzero().flatten().tolist():
+        x, y, size = (cell % side + 0.5) * STRIDE + told[cell][0], (cell // side + 0.5) * STRIDE + told[cell][1], told[cell][2]
+        found = [(g.distance(x, y) / g.reach(size, real[:, cell]), i) for i, g in enumerate(groups)]
+        nearest = min(found, default=(1, 0))
+        if nearest[0] >= 1:
+            groups.append(Group(len(real)))
+        groups[nearest[1] if nearest[0] < 1 else -1].add(x, y, size, real[:, cell])
+    named = lambda kind: NAMES[kind] if kind < NOTHING else "junk"
+    return [(named(int(g.logs.argmax())), g.x / g.count, g.y / g.count, g.count) for g in groups if g.count >= LEAST]
+
+
+class Group:
+    """Cells of one thing."""
+
+    def __init__(self, kinds):
+        self.x = self.y = self.size = self.count = 0
+        self.logs = torch.zeros(kinds)
+
+    def distance(self, x, y):
+        return max(abs(self.x / self.count - x), abs(self.y / self.count - y))
+
+    def reach(self, size, logs):
+        """Pixels by which a cell's word of the centre may differ."""
+        mean = (self.size + size) / (self.count + 1)
+        return mean * (SAME if float(logs.max() - logs[self.logs.argmax()]) < DOUBT else OTHER)
+
+    def add(self, x, y, size, logs):
+        self.x, self.y, self.size, self.count = self.x + x, self.y + y, self.size + size, self.count + 1
+        self.logs += logs
 
 
 @torch.no_grad()
-def examine(net, held, device):
-    """Shares of held-out scenes whose whole list is right, by what is in them, and of those with junk that are refused."""
-    net.eval()
+def examine(nets, held, device):
+    """Shares of held-out pictures whose whole list is right, by what is in them; of junk, those that are refused."""
     marks = {}
-    for name, scenes in held.items():
-        pictures = pixels(np.stack([finished(s.paint()) for s in scenes]), device)
-        right = 0
-        for scene, kinds, centres in zip(scenes, *(t.float().cpu() for t in net(pictures))):
-            said = sorted(t[0] for t in things(kinds, centres))
-            right += "junk" in said if name == "junk" else said == sorted(t.name for t in scene.things)
-        marks[name] = round(right / len(scenes), 4)
-    net.train()
+    for name, (pictures, truths) in held.items():
+        x = pixels(pictures, device)
+        kinds, places = (sum(net(x)[i] for net in nets).float().cpu() / len(nets) for i in (0, 1))
+        said = [sorted(t[0] for t in things(*one)) for one in zip(kinds, places)]
+        marks[name] = round(float(np.mean([refused(s, t) if name in REFUSED else s == t for s, t in zip(said, truths)])), 4)
     return marks
 
 
-def held_out():
+def refused(said, truth):
+    """Neither the thing alone nor, where there was none, anything."""
+    return said != truth if truth else not said or "junk" in said
+
+
+def held_out(count=100):
     rng, variants = np.random.default_rng(4244), Variants(777, 12)
-    held = {str(n): [scattered(rng, variants, n) for _ in range(100)] for n in range(1, 5)}
-    held["related"] = [related(rng, variants) for _ in range(100)]
-    held["junk"] = []
-    while len(held["junk"]) < 100:
-        scene = scattered(rng, variants, 1)
-        scene.things = [spoiled(rng, variants, scene.things[0], JUNK)]
-        held["junk"].append(scene)
+    scenes = {str(n): [scattered(rng, variants, n) for _ in range(count)] for n in range(1, 5)}
+    scenes["related"] = [related(rng, variants) for _ in range(count)]
+    held = {
+        name: (np.stack([finished(s.paint()) for s in some]), [sorted(t.name for t in s.things) for s in some])
+        for name, some in scenes.items()
+    }
+    spoilt, means = [], []
+    kinds = rng.integers(len(NAMES), size=count)
+    for kind in kinds:
+        scene = scattered(rng, variants, 1, [int(kind)])
+        scene.things = [spoiled(rng, variants, t, JUNK) for t in scene.things]
+        spoilt.append(finished(scene.paint()))
+        means.append(class_mean(rng, variants, int(kind), 32))
+    truths = [[NAMES[kind]] for kind in kinds]
+    held["spoilt"], held["means"] = (np.stack(spoilt), truths), (np.stack(means), truths)
+    blank = [np.full((SIZE, SIZE, 3), rng.integers(0, 256, 3), np.uint8) for _ in range(count)]
+    noise = [rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8) for _ in range(count)]
+    held["blank"], held["noise"] = (np.stack(blank), [[]] * count), (np.stack(noise), [[]] * count)
     return held
 
 
@@ -138,16 +196,16 @@ def main():
     optimizer = Adam(net.parameters(), 3e-3)
     run = Run(a, {"judge": net}, optimizer, rng)
     while run.going():
-        pictures, kinds, centres = (np.stack(column) for column in zip(*(sample(rng, variants) for _ in range(a.batch))))
+        pictures, kinds, places = (np.stack(column) for column in zip(*(sample(rng, variants) for _ in range(a.batch))))
         x = pixels(pictures, a.device)
         x = bent(x) if rng.random() < 0.5 else x
         x = softened(rng, x) if rng.random() < 0.5 else x
         kinds = torch.as_tensor(kinds, device=a.device)
-        centres = torch.as_tensor(centres, device=a.device)
+        places = torch.as_tensor(places, device=a.device)
         with autocast(a.device):
-            said, middles = (t.float().flatten(2) for t in net(x))
+            said, told = (t.float().flatten(2) for t in net(x))
         covered = kinds != NOTHING
-        off = (middles.transpose(1, 2)[covered] - centres[covered]).abs().mean()
+        off = (told.transpose(1, 2)[covered] - places[covered]).abs().mean()
         named = F.cross_entropy(said, kinds)
         (named + off).backward()
         fall = 0.02 + 0.98 * (0.5 + 0.5 * np.cos(np.pi * min(run.done, 1)))
@@ -155,9 +213,10 @@ def main():
         right = (said.argmax(1) == kinds)[covered].float().mean()
         run.after_step(a.batch, loss=named.item(), cells=float(right), pixels=float(off) * SIZE / 2)
         if run.step % 500 == 0:
-            run.note(**examine(net, held, a.device))
+            run.note(**examine([net.eval()], held, a.device))
+            net.train()
             run.skip_clock()
-    run.note(**examine(net, held, a.device))
+    run.note(**examine([net.eval()], held, a.device))
     run.save()
     save_file(net.eval().folded(), f"{a.out}.safetensors")
 
