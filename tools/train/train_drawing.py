@@ -11,37 +11,29 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 import drawing
+import layouts
 import state
 import talk
 from assembled import assembled
 from autoencoder import Autoencoder
-from edits import edited
 from model import pixels
 from optimizer import Both, share_of_rate
 from run import Run, arguments, autocast
 from tokens import Words, made
-from world import NOTHING, Variants, finished, related, scattered
+from world import NOTHING, Variants, finished, scattered
 
 
 class Drawings:
     """A pool of scenes with their latents, some renewed at every turn."""
 
-    def __init__(self, rng, variants, ae, device, size):
-        self.rng, self.variants, self.ae, self.device = rng, variants, ae, device
+    def __init__(self, rng, ae, device, size):
+        self.rng, self.upright, self.ae, self.device = rng, layouts.Upright(), ae, device
         self.rows = []
         for at in range(0, size, 500):
             self.rows += self.fresh(min(500, size - at))
 
-    def scene(self):
-        roll = self.rng.random()
-        if roll < 0.45:
-            return scattered(self.rng, self.variants, 1, centred=self.rng.random() < 0.5)
-        if roll < 0.75:
-            return scattered(self.rng, self.variants, int(self.rng.integers(2, 5)))
-        return related(self.rng, self.variants)
-
     def fresh(self, count):
-        scenes = [self.scene() for _ in range(count)]
+        scenes = [layouts.scene(self.rng, self.upright) for _ in range(count)]
         pictures = pixels(np.stack([finished(s.paint()) for s in scenes]), self.device)
         return list(zip(scenes, drawing.encoded(self.ae, pictures, self.device)))
 
@@ -60,22 +52,24 @@ class Drawings:
         roll = self.rng.random()
         if roll < 0.1:
             return ""
-        return talk.what(scene) if roll < 0.2 else talk.caption(self.rng, scene)
+        return talk.what(scene) if roll < 0.2 else layouts.caption(self.rng, scene)
 
 
 class Edits(Drawings):
-    """The same of scenes before and after an order."""
+    """The same of scenes before and after an order; those before may look like any picture, not only like drawings."""
 
-    def __init__(self, net, *more):
-        self.net = net
+    def __init__(self, net, variants, *more):
+        self.net, self.variants = net, variants
         super().__init__(*more)
 
     def change(self):
         while True:
-            roll = int(self.rng.integers(1, 4))
-            before = related(self.rng, self.variants) if self.rng.random() < 0.2 else scattered(self.rng, self.variants, roll)
-            if change := edited(self.rng, self.variants, before):
-                return before, *change[:2]
+            if self.rng.random() < 0.5:
+                before = layouts.scene(self.rng, self.upright, most=3)
+            else:
+                before = scattered(self.rng, self.variants, int(self.rng.integers(1, 4)))
+            if change := layouts.edited(self.rng, self.upright, before):
+                return before, *change
 
     @torch.no_grad()
     def fresh(self, count):
@@ -128,10 +122,8 @@ def next_batch(a, run, rng, drawings, edits):
 
 def exam():
     """Prompts of every kind, the same ones at every examination."""
-    rng, variants = np.random.default_rng(4243), Variants(777, 12)
-    scenes = [scattered(rng, variants, 1, centred=True) for _ in range(24)]
-    scenes += [scattered(rng, variants, int(rng.integers(2, 4))) for _ in range(12)] + [related(rng, variants) for _ in range(12)]
-    return [talk.caption(rng, scene) for scene in scenes]
+    rng, upright = np.random.default_rng(4243), layouts.Upright()
+    return [layouts.caption(rng, layouts.scene(rng, upright)) for _ in range(48)]
 
 
 def main():
@@ -148,14 +140,13 @@ def main():
     c, names = net.c, net.drawing_names()
     head = nn.Linear(c.hidden, NOTHING + 1).to(a.device)
     words = Words(made(a.tokenizer, c.vocabulary))
-    variants = Variants(0)
     ae = Autoencoder(c).to(a.device)
     state.load(a.autoencoder, {"ae": ae})
     named = net.train_only(names) + [("head." + n, p) for n, p in head.named_parameters()]
     optimizer = Both(named)
     run = Run(a, {"net": net, "head": head}, optimizer, rng)
-    drawings = Drawings(rng, variants, ae, a.device, a.pool)
-    edits = Edits(net, rng, variants, ae, a.device, a.pool // 3)
+    drawings = Drawings(rng, ae, a.device, a.pool)
+    edits = Edits(net, Variants(0), rng, ae, a.device, a.pool // 3)
     prompts = exam()
     run.skip_clock()
     while run.going():

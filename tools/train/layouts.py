@@ -1,0 +1,150 @@
+"""Scenes as the model learns to draw them: things stand upright, in three sizes and in few places on the grid of latents.
+
+A prompt leaves open where a thing lies, how large it is and how it is turned. A model this small would spend all that
+it has on what these may be, and on moving pictures by parts of a token; a prompt can be met in one way as well.
+"""
+
+import copy
+
+import numpy as np
+from PIL import Image
+
+import talk
+from edits import remove, repaint
+from talk import article, unique
+from world import NAMES, RELATIONS, SIZE, Scene, Thing, apart, background, kinds, load_sprites
+
+CELL = 16  # pixels of a latent token
+SMALL, MIDDLE, LARGE = 2, 3, 4  # sizes, in cells
+
+
+class Upright:
+    """Every object upright in the three sizes, a pixel smaller on each side than its cells."""
+
+    def __init__(self):
+        cells = (SMALL, MIDDLE, LARGE)
+        self.rows = [{n: self._fitted(sprite, CELL * n - 2) for n in cells} for sprite in load_sprites()]
+
+    @staticmethod
+    def _fitted(sprite, longest):
+        factor = longest / max(sprite.size)
+        size = [max(4, round(side * factor)) for side in sprite.size]
+        pixels = np.asarray(sprite.resize(size, Image.LANCZOS), np.float32)
+        alpha = pixels[..., 3:] / 255
+        return pixels[..., :3] * alpha, alpha, longest
+
+    def thing(self, kind, cells, column, row):
+        """In a square of cells whose left upper one is given; parts of a cell may be."""
+        sprite = self.rows[kind][cells]
+        high, wide = sprite[1].shape[:2]
+        return Thing(kind, CELL * (column + cells / 2), CELL * (row + cells / 2), wide, high, sprite)
+
+
+def single(rng, upright):
+    roll, kind = rng.random(), int(rng.integers(len(NAMES)))
+    if roll < 0.65:
+        cells, places = LARGE, (1, 2)
+    elif roll < 0.85:
+        cells, places = SMALL, (0, 2, 3, 5)
+    else:
+        cells, places = MIDDLE, (0, 2, 4)
+    return upright.thing(kind, cells, *rng.choice(places, 2))
+
+
+def placed(rng, upright, which):
+    """Two to four things, from left to right."""
+    if len(which) == 2:
+        row = int(rng.integers(1, 4))
+        spots = [(0, row), (4, row)]
+    elif len(which) == 3:
+        spots = [(0, 0), (2, 4), (4, 0)] if rng.random() < 0.5 else [(0, 4), (2, 0), (4, 4)]
+    else:
+        spots = [(0, 0), (0, 4), (4, 0), (4, 4)]
+    return [upright.thing(kind, MIDDLE, *spot) for kind, spot in zip(which, spots)]
+
+
+def related(rng, upright, relation, first, second):
+    """Two things, back to front; the relation says how the first stands to the second."""
+    along = int(rng.integers(1, 4))
+    if relation in ("left of", "right of", "above", "below"):
+        spots = [(0, along), (4, along)] if relation in ("left of", "right of") else [(along, 0), (along, 4)]
+        if relation in ("right of", "below"):
+            spots.reverse()
+        return [upright.thing(kind, MIDDLE, *spot) for kind, spot in zip((first, second), spots)]
+    if relation == "on":
+        under = upright.thing(second, MIDDLE, along, 4)
+        over = upright.thing(first, MIDDLE, along, 0)
+        over.y = under.y - under.height / 2 + 3 - over.height / 2
+        return [under, over]
+    front, back = (second, first) if relation == "behind" else (first, second)
+    column = int(rng.integers(1, 4))
+    side = 2 if column == 1 else -2 if column == 3 else int(rng.choice([-2, 2]))
+    return [upright.thing(back, MIDDLE, column, 1.5), upright.thing(front, MIDDLE, column + side, 2)]
+
+
+def scene(rng, upright, most=4):
+    ground, color, pattern = background(rng)
+    roll = rng.random()
+    if roll < 0.45 or most == 1:
+        return Scene(color, pattern, ground, [single(rng, upright)])
+    if roll < 0.75:
+        which = kinds(rng, int(rng.integers(2, most + 1)))
+        return Scene(color, pattern, ground, placed(rng, upright, which))
+    relation = RELATIONS[rng.integers(len(RELATIONS))]
+    first, second = (int(k) for k in rng.choice(len(NAMES), 2, replace=False))
+    return Scene(color, pattern, ground, related(rng, upright, relation, first, second), relation)
+
+
+def caption(rng, scene):
+    """What asks for it: of a single thing, the size that is not large and the place that is not the middle are said."""
+    if len(scene.things) != 1:
+        return talk.caption(rng, scene)
+    thing = scene.things[0]
+    size, place = thing.size(), talk.where(thing)
+    said = size if size == "small" or size and rng.random() < 0.2 else None
+    words = article(f"{said} {thing.name}" if said else thing.name)
+    if place and rng.random() < (0.15 if size == "large" else 0.6 if size == "small" else 1.0):
+        words = f"{words} {place}"
+    return f"{words} on {talk.ground(scene)}"
+
+
+def add(rng, upright, scene):
+    """A new thing where most room is."""
+    if len(scene.things) > 3:
+        return None
+    kind, best = int(rng.integers(len(NAMES))), None
+    for cells in (MIDDLE, SMALL):
+        free = SIZE // CELL - cells + 1
+        for column in range(free):
+            for row in range(free):
+                new = upright.thing(kind, cells, column, row)
+                room = min((max(abs(new.x - t.x), abs(new.y - t.y)) for t in scene.things), default=0)
+                if all(apart(new, t) for t in scene.things) and (best is None or room > best[0]):
+                    best = room, new
+        if best:
+            after = copy.copy(scene)
+            after.things = scene.things + [best[1]]
+            return after, f"add {article(best[1].name)}"
+    return None
+
+
+def replace(rng, upright, scene):
+    """Another thing in the old one's place, as far as size and grid allow."""
+    if not (alone := unique(scene)):
+        return None
+    old, kind = alone[rng.integers(len(alone))], int(rng.integers(len(NAMES)))
+    if any(t.kind == kind for t in scene.things):
+        return None
+    cells = min((SMALL, MIDDLE, LARGE), key=lambda n: abs(CELL * n - 2 - old.longest))
+    spot = [np.clip(round(v / CELL - cells / 2), 0, SIZE // CELL - cells) for v in (old.x, old.y)]
+    new = upright.thing(kind, cells, *spot)
+    after = copy.copy(scene)
+    after.things = [new if t is old else t for t in scene.things]
+    return after, f"replace the {old.name} with {article(new.name)}"
+
+
+def edited(rng, upright, scene):
+    """(scene after, order) of a random edit; None where it did not fit."""
+    change = (add, remove, replace, repaint)[rng.integers(4)]
+    made = change(rng, upright, scene)
+    return made and made[:2]
