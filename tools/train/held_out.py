@@ -1,5 +1,5 @@
-"""Scenes that no run has seen, with questions and their true answers, for `kinglet-eval questions`; prompts and edits for
-`kinglet-eval drawings`.
+"""Scenes that no run has seen, with questions and their true answers, prompts and edits, for `kinglet-eval marks`,
+`steps` and `table`.
 
 python held_out.py OUT [SCENES]
 
@@ -55,7 +55,7 @@ def through(rng, condition, scene):
 
 def drawn(rng, variants, category):
     """A prompt of one of GenEval's categories, with what it asks for."""
-    relation = None
+    relation = size = None
     if category == "position":
         word = ["left of", "right of", "above", "below", "on"][rng.integers(5)]
         scene = related(rng, variants, word)
@@ -79,7 +79,7 @@ def drawn(rng, variants, category):
             words = talk.article(f"{size} {scene.things[0].name}")
     return {
         "category": category, "prompt": f"{words} on {talk.ground(scene)}", "things": [t.name for t in scene.things],
-        "background": scene.color, "relation": relation,
+        "background": scene.color, "relation": relation, "size": size,
     }  # fmt: skip
 
 
@@ -101,7 +101,7 @@ def edit_of(rng, variants, out, number):
 
 def prompts(rng, variants, out, count):
     rows = []
-    for category in ("single object", "two object", "counting", "position", "attribute"):
+    for category in ("single object", "two object", "counting", "colors", "position", "attribute"):
         made = 0
         while made < count:
             if row := drawn(rng, variants, category):

@@ -2,27 +2,34 @@
 //! runs it; only the table links the model, since it needs thousands of pictures.
 //!
 //! # Layout
-//! - [`program`]: running `kinglet`.
-//! - [`see`]: answers against the truth of `scenes/`.
-//! - [`draw`]: drawings before two referees.
-//! - [`drawings`]: drawings and edits by GenEval's categories, before two judges of places.
-//! - [`judge`]: the referees: small CNNs trained by tools/scenes/judge.py.
-//! - [`questions`]: answers to what tools/train/held_out.py asks, by ability and condition; [`page`]: them as a page.
-//! - [`places`]: judges that say what lies where, trained by tools/train/train_judge.py.
-//! - [`share`]: shares with their intervals.
+//! - [`questions`]: answers to what tools/train/held_out.py asks, by ability and condition.
+//! - [`prompts`]: what is to be drawn; [`way`]: how; [`drawings`]: drawings and edits by GenEval's categories;
+//!   [`verdict`]: whether one is what was asked for.
+//! - [`judges`]: who says what is in a drawing; [`places`]: judges of ours, trained by tools/train/train_judge.py;
+//!   [`colour`]: the background's name.
+//! - [`page`]: answers and drawings of two containers beside each other.
 //! - [`table`]: what compression costs; [`steps`]: what fewer passes do.
+//! - [`share`]: shares with their intervals; [`kept`]: results on disk; [`pool`]: work on all cores.
+//! - [`see`], [`draw`], [`judge`], [`program`]: the bundled model's marks through the program.
 
+pub mod colour;
 pub mod draw;
 pub mod drawings;
 pub mod judge;
+pub mod judges;
+pub mod kept;
 pub mod page;
 pub mod places;
+pub mod pool;
 pub mod program;
+pub mod prompts;
 pub mod questions;
 pub mod see;
 pub mod share;
 pub mod steps;
 pub mod table;
+pub mod verdict;
+pub mod way;
 
 pub use program::{EvalError, Program, Result};
 pub use share::Share;

@@ -1,12 +1,16 @@
 //! `kinglet-eval`: marks for seeing and drawing.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use kinglet_eval::judges::Judges;
+use kinglet_eval::way::Way;
 use kinglet_eval::{
-    EvalError, Program, Result, draw, drawings, page, questions, see, steps, table,
+    EvalError, Program, Result, draw, drawings, page, prompts, questions, see, steps, table,
 };
+use kinglet_model::{Model, Source};
 use serde_json::json;
 
 /// Marks for what `kinglet` sees and draws, on held-out scenes.
@@ -45,78 +49,83 @@ enum Command {
     Table(TableArguments),
     /// What fewer passes cost: a model's drawings in many ways, from the same prompts and noise.
     Steps(StepsArguments),
-    /// Questions about held-out scenes, made by tools/train/held_out.py: shares of right answers by ability and by what was
-    /// done to the picture.
-    Questions(QuestionsArguments),
-    /// Drawings and edits that tools/train/held_out.py asks for, by GenEval's categories, before two judges of
-    /// tools/train/train_judge.py.
-    Drawings(DrawingsArguments),
+    /// What a model answers and draws of the scenes and prompts that tools/train/held_out.py makes: shares of right answers by
+    /// ability and by what was done to the picture, and of right drawings by GenEval's categories. What is kept in the
+    /// output's folder is not drawn again.
+    Marks(MarksArguments),
 }
 
 #[derive(Debug, Args)]
-struct DrawingsArguments {
-    /// The two judges' files.
-    #[arg(required = true, num_args = 2)]
-    judges: Vec<PathBuf>,
-    /// The model.
-    #[arg(long, default_value = "runtime/assets/kinglet-tiny.gguf")]
-    model: PathBuf,
-    /// Where the prompts are.
-    #[arg(long, default_value = "target/held-out")]
-    scenes: PathBuf,
-    /// At most so many drawings of each category.
-    #[arg(long, default_value_t = usize::MAX)]
-    most: usize,
-    /// Steps of a drawing instead of the model's own.
-    #[arg(long)]
-    steps: Option<usize>,
-    /// Where drawings are kept.
-    #[arg(short, long, default_value = "target/drawings")]
-    output: PathBuf,
-    /// One JSON object.
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Debug, Args)]
-struct QuestionsArguments {
+struct MarksArguments {
     /// The model.
     #[arg(long, default_value = "runtime/assets/kinglet-tiny.gguf")]
     model: PathBuf,
     /// Another one beside it.
     #[arg(long)]
     against: Option<PathBuf>,
-    /// The scenes.
+    /// A folder with `truth.json` (questions), `prompts.json` (drawings) or both.
     #[arg(long, default_value = "target/held-out")]
     scenes: PathBuf,
-    /// At most so many scenes of each condition.
+    /// Only the ones or the others.
+    #[arg(long)]
+    only: Option<Half>,
+    /// At most so many scenes of each condition and drawings of each category.
     #[arg(long, default_value_t = usize::MAX)]
     most: usize,
-    /// Writes a page with pictures, answers and marks.
+    /// Judges: files of tools/train/train_judge.py, or one JSON file with what others see in the drawings:
+    /// {"00000.png": [{"name": "cat", "x": 30, "y": 40, "size": 25}]}, in pixels. With `none`, prompts are only drawn.
+    #[arg(long, num_args = 1.., default_values = JUDGES)]
+    judges: Vec<PathBuf>,
+    /// Steps of a drawing instead of the model's own.
+    #[arg(long)]
+    steps: Option<usize>,
+    /// Where drawings are kept.
+    #[arg(short, long, default_value = "target/marks")]
+    output: PathBuf,
+    /// Writes a page with pictures, answers, drawings and marks.
     #[arg(long)]
     page: Option<PathBuf>,
-    /// Scenes on the page.
+    /// Scenes and drawings on the page.
     #[arg(long, default_value_t = 60)]
     shown: usize,
-    /// One JSON object.
+    /// One JSON object a model.
     #[arg(long)]
     json: bool,
 }
+
+/// What can be left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Half {
+    Questions,
+    Drawings,
+}
+
+/// Those of the bundled model's world.
+const JUDGES: [&str; 2] = [
+    "tools/eval/judges/a.safetensors",
+    "tools/eval/judges/b.safetensors",
+];
 
 #[derive(Debug, Args)]
 struct StepsArguments {
     /// The model.
     #[arg(long, default_value = "runtime/assets/kinglet-tiny.gguf")]
-    source: PathBuf,
+    model: PathBuf,
     /// The ways.
     #[arg(long, default_value = "tools/eval/steps.toml")]
     ways: PathBuf,
+    /// Where the prompts are.
+    #[arg(long, default_value = "target/held-out")]
+    scenes: PathBuf,
+    /// Who judges, as for `marks`.
+    #[arg(long, num_args = 1.., default_values = JUDGES)]
+    judges: Vec<PathBuf>,
+    /// At most so many drawings of each category.
+    #[arg(long, default_value_t = 100)]
+    most: usize,
     /// Where drawings and the table are kept.
     #[arg(short, long, default_value = "target/steps")]
     output: PathBuf,
-    /// So many drawings a way: every object 5 times.
-    #[arg(long, default_value_t = 340)]
-    drawings: usize,
 }
 
 #[derive(Debug, Args)]
@@ -127,17 +136,20 @@ struct TableArguments {
     /// The variants.
     #[arg(long, default_value = "tools/eval/table.toml")]
     variants: PathBuf,
-    /// Scenes with their truth, made by tools/scenes/heldout.py.
-    #[arg(long, default_value = "tools/eval/scenes")]
+    /// Scenes and prompts.
+    #[arg(long, default_value = "target/held-out")]
     scenes: PathBuf,
+    /// Who judges, as for `marks`.
+    #[arg(long, num_args = 1.., default_values = JUDGES)]
+    judges: Vec<PathBuf>,
     /// Where results are kept.
     #[arg(short, long, default_value = "target/table")]
     output: PathBuf,
     /// At most so many scenes.
     #[arg(long, default_value_t = 1000)]
     looks: usize,
-    /// So many drawings: every object 15 times.
-    #[arg(long, default_value_t = 1020)]
+    /// At most so many drawings of each category.
+    #[arg(long, default_value_t = 100)]
     drawings: usize,
     /// Steps of a drawing instead of the variant's own.
     #[arg(long)]
@@ -158,35 +170,36 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
-    if let Some(Command::Steps(arguments)) = &arguments.command {
-        let text = steps::run(&steps::Options {
-            model: arguments.source.clone(),
-            ways: arguments.ways.clone(),
-            drawings: arguments.drawings,
-            folder: arguments.output.clone(),
-        })?;
-        print!("{text}");
-        return Ok(());
-    }
-    if let Some(Command::Table(arguments)) = &arguments.command {
-        let text = table::run(&table::Options {
-            source: arguments.source.clone(),
-            variants: arguments.variants.clone(),
-            scenes: arguments.scenes.clone(),
-            folder: arguments.output.clone(),
-            looks: arguments.looks,
-            drawings: arguments.drawings,
-            steps: arguments.steps,
-            only: arguments.only.clone(),
-        })?;
-        print!("{text}");
-        return Ok(());
-    }
-    if let Some(Command::Drawings(arguments)) = &arguments.command {
-        return draw_all(arguments);
-    }
-    if let Some(Command::Questions(arguments)) = &arguments.command {
-        return ask(arguments);
+    match &arguments.command {
+        Some(Command::Marks(arguments)) => return marks(arguments),
+        Some(Command::Steps(arguments)) => {
+            let text = steps::run(&steps::Options {
+                model: arguments.model.clone(),
+                ways: arguments.ways.clone(),
+                scenes: arguments.scenes.clone(),
+                judges: arguments.judges.clone(),
+                most: arguments.most,
+                folder: arguments.output.clone(),
+            })?;
+            print!("{text}");
+            return Ok(());
+        }
+        Some(Command::Table(arguments)) => {
+            let text = table::run(&table::Options {
+                source: arguments.source.clone(),
+                variants: arguments.variants.clone(),
+                scenes: arguments.scenes.clone(),
+                judges: arguments.judges.clone(),
+                folder: arguments.output.clone(),
+                looks: arguments.looks,
+                drawings: arguments.drawings,
+                steps: arguments.steps,
+                only: arguments.only.clone(),
+            })?;
+            print!("{text}");
+            return Ok(());
+        }
+        None => {}
     }
     let program = Program::new(&arguments.program, arguments.model.as_deref());
     let seen = see::run(&program)?;
@@ -220,33 +233,67 @@ fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-fn ask(arguments: &QuestionsArguments) -> Result<()> {
-    let scenes = questions::scenes(&arguments.scenes)?;
-    let models = [Some(&arguments.model), arguments.against.as_ref()];
-    let mut sides = Vec::new();
-    for model in models.into_iter().flatten() {
-        let options = questions::Options {
-            model: model.clone(),
-            scenes: arguments.scenes.clone(),
-            most: arguments.most,
-        };
-        sides.push((
-            model.display().to_string(),
-            questions::run(&options, &scenes)?,
-        ));
+fn marks(arguments: &MarksArguments) -> Result<()> {
+    let folder = &arguments.scenes;
+    let wants = |half, file: &str| {
+        arguments.only.is_none_or(|only| only == half) && folder.join(file).exists()
+    };
+    let (asks, draws) = (
+        wants(Half::Questions, "truth.json"),
+        wants(Half::Drawings, "prompts.json"),
+    );
+    if !asks && !draws {
+        return Err(EvalError::Data {
+            path: folder.display().to_string(),
+            reason: "there is nothing to ask or draw".to_owned(),
+        });
     }
-    for (name, answered) in &sides {
-        let marks = questions::Marks::of(&scenes, answered);
+    let scenes = if asks {
+        questions::scenes(folder)?
+    } else {
+        Vec::new()
+    };
+    let wanted = if draws {
+        prompts::wanted(folder)?
+    } else {
+        Vec::new()
+    };
+    let unjudged = arguments.judges == [PathBuf::from("none")];
+    let mut sides = Vec::new();
+    for model in [Some(&arguments.model), arguments.against.as_ref()]
+        .into_iter()
+        .flatten()
+    {
+        let side = side(arguments, model, &scenes, &wanted, unjudged)?;
+        let questions = questions::Marks::of(&scenes, &side.answers);
+        let drawn = drawings::marks(&wanted, &side.drawn);
         if arguments.json {
-            println!("{}", json!({ "model": name, "questions": marks }));
+            let marks = json!({ "model": side.name, "questions": questions, "drawings": drawn });
+            println!("{marks}");
         } else {
-            println!("{name}\n\n{}", marks.table());
+            println!("{}\n", side.name);
+            if !side.answers.is_empty() {
+                println!("{}", questions.table());
+            }
+            if !side.drawn.is_empty() {
+                println!("{}", drawings::table(&drawn));
+            }
+            if draws && unjudged {
+                println!(
+                    "The drawings are in {}; nobody judged them.",
+                    side.folder.display()
+                );
+            }
         }
+        sides.push(side);
     }
     if let Some(file) = &arguments.page {
-        let sides: Vec<page::Side<'_>> =
-            sides.iter().map(|(name, a)| (&name[..], &a[..])).collect();
-        let text = page::page(&scenes, &arguments.scenes, &sides, arguments.shown)?;
+        let asked = page::Asked {
+            folder,
+            scenes: &scenes,
+            wanted: &wanted,
+        };
+        let text = page::page(&asked, &sides, arguments.shown)?;
         std::fs::write(file, text).map_err(|e| EvalError::Data {
             path: file.display().to_string(),
             reason: e.to_string(),
@@ -255,26 +302,49 @@ fn ask(arguments: &QuestionsArguments) -> Result<()> {
     Ok(())
 }
 
-fn draw_all(arguments: &DrawingsArguments) -> Result<()> {
-    let wanted = drawings::wanted(&arguments.scenes)?;
-    let [one, other] = &arguments.judges[..] else {
-        return Ok(());
+/// What a model answers and draws.
+fn side(
+    arguments: &MarksArguments,
+    model: &Path,
+    scenes: &[questions::Scene],
+    wanted: &[prompts::Wanted],
+    unjudged: bool,
+) -> Result<page::Side> {
+    let name = model.display().to_string();
+    let options = questions::Options {
+        model: model.to_owned(),
+        scenes: arguments.scenes.clone(),
+        most: arguments.most,
     };
-    let marks = drawings::run(
-        &drawings::Options {
-            model: arguments.model.clone(),
-            scenes: arguments.scenes.clone(),
-            judges: [one.clone(), other.clone()],
-            most: arguments.most,
-            timesteps: arguments.steps.map(|steps| steps + 1),
-            folder: arguments.output.clone(),
+    let mut side = page::Side {
+        answers: match scenes {
+            [] => Vec::new(),
+            _ => questions::run(&options, scenes)?,
         },
-        &wanted,
-    )?;
-    if arguments.json {
-        println!("{}", json!({ "model": arguments.model, "drawings": marks }));
-    } else {
-        print!("{}", drawings::table(&marks));
+        drawn: BTreeMap::new(),
+        folder: arguments.output.join(table::variants::slug(&name)),
+        name,
+    };
+    if wanted.is_empty() {
+        return Ok(side);
     }
-    Ok(())
+    let categories = wanted.iter().map(|w| &*w.category);
+    let numbers = prompts::first_of_each(categories, arguments.most);
+    let way = Way::in_steps(arguments.steps);
+    let judges = Judges::open(if unjudged { &[] } else { &arguments.judges })?;
+    let easel = drawings::Easel {
+        model: Model::on_cpu(&Source::open(model)?)?,
+        file: model,
+        way: &way,
+        scenes: &arguments.scenes,
+        judges: &judges,
+        folder: side.folder.clone(),
+        originals: None,
+    };
+    if unjudged {
+        easel.pictures(&side.name, wanted, &numbers)?;
+    } else {
+        side.drawn = easel.draw(&side.name, wanted, &numbers)?;
+    }
+    Ok(side)
 }

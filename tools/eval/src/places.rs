@@ -1,12 +1,14 @@
 //! The judges of places, trained by tools/train/train_judge.py: what lies where in a picture, or that it is junk.
 //!
-//! A judge says for every cell of 8 pixels what covers it and where that thing's middle is. Cells that agree about a middle
-//! are one thing.
+//! A judge says for every cell of 8 pixels what covers it, how large that is and where its middle lies; of several judges
+//! the mean counts. Cells that agree about a middle are one thing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kinglet_container::tensors::SafeTensors;
 use kinglet_kernels::{ConvShape, Cpu, Device};
+
+use serde::Deserialize;
 
 use crate::judge::{Weight, load, pooled};
 use crate::program::{Result, data_error};
@@ -29,22 +31,27 @@ const LAYERS: [Option<usize>; 11] = [
     Some(128),
     Some(128),
 ];
-/// Cells that are further from each other's middle, in pixels, belong to different things.
-const NEAR: f32 = 10.0;
+/// By how much of a thing's size a cell may differ about its middle, if what it names may be the thing's kind or not: if
+/// that kind is at most e^DOUBT times less likely than the likeliest. As in train_judge.py.
+const SAME: f32 = 0.45;
+const OTHER: f32 = 0.15;
+const DOUBT: f32 = 6.0;
 /// Fewer cells are nothing.
 const LEAST: usize = 3;
+/// Values beside the kinds: nothing, junk, the middle's two coordinates and the size.
+const MORE: usize = 5;
 
 /// Something in a picture.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Thing {
     /// Its name; none if it is junk.
-    pub name: Option<&'static str>,
+    pub name: Option<String>,
     /// Its middle in pixels.
     pub x: f32,
     /// Its middle in pixels.
     pub y: f32,
-    /// Cells that it covers.
-    pub cells: usize,
+    /// Its longest side in pixels.
+    pub size: f32,
 }
 
 /// The names of all kinds, in the order of the outputs.
@@ -54,32 +61,17 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     rows.filter_map(|line| line.split_whitespace().next())
 }
 
-/// A judge.
-pub struct Places {
-    device: Cpu,
-    convolutions: Vec<(Weight, Weight)>,
-    head: (Weight, Weight),
-}
+/// Judges.
+pub struct Places(Vec<Net>);
 
 impl Places {
-    /// The judge in a safetensors file.
+    /// The judges in safetensors files.
     ///
     /// # Errors
-    /// [`crate::EvalError`] if the file is not sound.
-    pub fn open(path: &Path) -> Result<Self> {
-        let file = SafeTensors::open(path)?;
-        let device = Cpu::best();
-        let weight = |name: String| load(&device, file.get(&name)?);
-        let pair = |name: &str| {
-            let (w, b) = (format!("{name}.weight"), format!("{name}.bias"));
-            Ok::<_, crate::EvalError>((weight(w)?, weight(b)?))
-        };
-        let convolutions = (0..LAYERS.iter().flatten().count()).map(|i| pair(&format!("conv.{i}")));
-        Ok(Places {
-            convolutions: convolutions.collect::<Result<_>>()?,
-            head: pair("head")?,
-            device,
-        })
+    /// [`crate::EvalError`] if a file is not sound.
+    pub fn open(paths: &[PathBuf]) -> Result<Self> {
+        let nets = paths.iter().map(|path| Net::open(path));
+        Ok(Places(nets.collect::<Result<_>>()?))
     }
 
     /// What is in a picture of `SIDE * SIDE` RGB pixels.
@@ -91,6 +83,49 @@ impl Places {
             let reason = format!("{SIDE} x {SIDE} pixels are judged");
             return Err(data_error(Path::new("a picture"), reason));
         }
+        let names: Vec<&str> = names().collect();
+        let mut mean = Vec::new();
+        for net in &self.0 {
+            let outputs = net.outputs(rgb, names.len() + MORE)?;
+            mean.resize(outputs.len(), 0.0);
+            for (sum, value) in mean.iter_mut().zip(outputs) {
+                *sum += value / self.0.len() as f32;
+            }
+        }
+        let cells: Vec<Cell> = mean
+            .chunks_exact(names.len() + MORE)
+            .map(Cell::of)
+            .collect();
+        Ok(grouped(&cells, SIDE / CELL, &names))
+    }
+}
+
+/// A judge.
+struct Net {
+    device: Cpu,
+    convolutions: Vec<(Weight, Weight)>,
+    head: (Weight, Weight),
+}
+
+impl Net {
+    fn open(path: &Path) -> Result<Self> {
+        let file = SafeTensors::open(path)?;
+        let device = Cpu::best();
+        let weight = |name: String| load(&device, file.get(&name)?);
+        let pair = |name: &str| {
+            let (w, b) = (format!("{name}.weight"), format!("{name}.bias"));
+            Ok::<_, crate::EvalError>((weight(w)?, weight(b)?))
+        };
+        let convolutions = (0..LAYERS.iter().flatten().count()).map(|i| pair(&format!("conv.{i}")));
+        Ok(Net {
+            convolutions: convolutions.collect::<Result<_>>()?,
+            head: pair("head")?,
+            device,
+        })
+    }
+
+    /// `expected` values a cell.
+    fn outputs(&self, rgb: &[u8], expected: usize) -> Result<Vec<f32>> {
         let device = &self.device;
         let pixels: Vec<f32> = rgb.iter().map(|v| f32::from(*v) / 127.5 - 1.0).collect();
         let (mut side, mut x) = (SIDE, device.upload(&pixels, 3)?);
@@ -115,104 +150,125 @@ impl Places {
         }
         let scores = device.matmul(&x, &self.head.0, Some(&self.head.1))?;
         let outputs = device.shape(&scores).1;
-        let scores = device.download(&scores)?;
-        let names: Vec<&str> = names().collect();
-        if outputs != names.len() + 4 {
-            let reason = format!("it has {outputs} outputs for {} kinds", names.len());
+        if outputs != expected {
+            let reason = format!("it has {outputs} outputs, {expected} are expected");
             return Err(data_error(Path::new("a judge"), reason));
         }
-        let cells: Vec<Cell> = scores.chunks_exact(outputs).map(Cell::of).collect();
-        Ok(grouped(&cells, side, &names))
+        Ok(device.download(&scores)?)
     }
 }
 
-/// What a judge says of a cell.
+/// What is said of a cell.
 #[derive(Debug, Clone)]
 struct Cell {
-    /// Logarithms of the shares of all kinds, of nothing and of junk.
+    /// Logarithms of the shares of all kinds and of junk.
     shares: Vec<f32>,
+    /// Whether nothing has the largest share.
+    nothing: bool,
     /// From the cell's middle to the thing's, in pixels.
     middle: (f32, f32),
+    /// The thing's longest side in pixels.
+    size: f32,
 }
 
 impl Cell {
     fn of(outputs: &[f32]) -> Self {
-        let (scores, middle) = outputs.split_at(outputs.len() - 2);
+        let (scores, places) = outputs.split_at(outputs.len() - 3);
         let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let sum: f32 = scores.iter().map(|s| (s - most).exp()).sum();
+        let mut shares: Vec<f32> = scores.iter().map(|s| s - most - sum.ln()).collect();
+        // The last one is junk, which moves to nothing's place.
+        let nothing = shares.swap_remove(scores.len() - 2);
         let half = SIDE as f32 / 2.0;
         Cell {
-            shares: scores.iter().map(|s| s - most - sum.ln()).collect(),
-            middle: (middle[0] * half, middle[1] * half),
+            nothing: shares.iter().all(|share| *share <= nothing),
+            shares,
+            middle: (places[0] * half, places[1] * half),
+            size: places[2] * half,
         }
     }
 
-    fn is_nothing(&self, kinds: usize) -> bool {
-        self.shares.iter().all(|share| *share <= self.shares[kinds])
+    /// Whether it may be of this kind.
+    fn may_be(&self, kind: usize) -> bool {
+        self.shares[largest(&self.shares)] - self.shares[kind] < DOUBT
     }
 }
 
-/// Cells with a common middle.
+fn largest(values: &[f32]) -> usize {
+    let best = (0..values.len()).max_by(|a, b| values[*a].total_cmp(&values[*b]));
+    best.unwrap_or_default()
+}
+
+/// Cells of one thing.
 struct Group {
     x: f32,
     y: f32,
-    count: usize,
+    size: f32,
+    count: f32,
     shares: Vec<f32>,
 }
 
 impl Group {
-    fn distance(&self, x: f32, y: f32) -> (f32, f32) {
-        let count = self.count as f32;
-        ((self.x / count - x).abs(), (self.y / count - y).abs())
+    /// How far off a cell's word of the middle is, in what is allowed.
+    fn off(&self, cell: &Cell, x: f32, y: f32) -> f32 {
+        let far = (self.x / self.count - x).abs();
+        let far = far.max((self.y / self.count - y).abs());
+        let size = (self.size + cell.size) / (self.count + 1.0);
+        let reach = match cell.may_be(largest(&self.shares)) {
+            true => SAME,
+            false => OTHER,
+        };
+        far / (size * reach)
+    }
+
+    fn add(&mut self, cell: &Cell, x: f32, y: f32) {
+        self.x += x;
+        self.y += y;
+        self.size += cell.size;
+        self.count += 1.0;
+        for (sum, share) in self.shares.iter_mut().zip(&cell.shares) {
+            *sum += share;
+        }
     }
 }
 
-fn grouped(cells: &[Cell], side: usize, names: &[&'static str]) -> Vec<Thing> {
+fn grouped(cells: &[Cell], side: usize, names: &[&str]) -> Vec<Thing> {
     let mut groups: Vec<Group> = Vec::new();
     for (i, cell) in cells.iter().enumerate() {
-        if cell.is_nothing(names.len()) {
+        if cell.nothing {
             continue;
         }
         let own = |at: usize| ((at * CELL) as f32) + CELL as f32 / 2.0;
         let (x, y) = (own(i % side) + cell.middle.0, own(i / side) + cell.middle.1);
-        let near = groups.iter_mut().filter(|g| {
-            let (across, down) = g.distance(x, y);
-            across < NEAR && down < NEAR
-        });
-        let far = |g: &&mut Group| {
-            let (across, down) = g.distance(x, y);
-            across + down
-        };
-        match near.min_by(|a, b| far(a).total_cmp(&far(b))) {
-            Some(group) => {
-                group.x += x;
-                group.y += y;
-                group.count += 1;
-                for (sum, share) in group.shares.iter_mut().zip(&cell.shares) {
-                    *sum += share;
-                }
+        let near = groups
+            .iter_mut()
+            .map(|group| (group.off(cell, x, y), group));
+        match near.min_by(|a, b| a.0.total_cmp(&b.0)) {
+            Some((off, group)) if off < 1.0 => group.add(cell, x, y),
+            _ => {
+                let mut group = Group {
+                    x: 0.0,
+                    y: 0.0,
+                    size: 0.0,
+                    count: 0.0,
+                    shares: vec![0.0; cell.shares.len()],
+                };
+                group.add(cell, x, y);
+                groups.push(group);
             }
-            None => groups.push(Group {
-                x,
-                y,
-                count: 1,
-                shares: cell.shares.clone(),
-            }),
         }
     }
-    let thing = |group: Group| {
-        // Nothing is no answer any more.
-        let kinds = (0..group.shares.len()).filter(|kind| *kind != names.len());
-        let best = kinds.max_by(|a, b| group.shares[*a].total_cmp(&group.shares[*b]));
-        let count = group.count as f32;
-        Thing {
-            name: best.and_then(|kind| names.get(kind).copied()),
-            x: group.x / count,
-            y: group.y / count,
-            cells: group.count,
-        }
+    let thing = |group: Group| Thing {
+        name: names
+            .get(largest(&group.shares))
+            .map(|&name| name.to_owned()),
+        x: group.x / group.count,
+        y: group.y / group.count,
+        size: group.size / group.count,
     };
-    let kept = groups.into_iter().filter(|group| group.count >= LEAST);
+    let kept = groups
+        .into_iter()
+        .filter(|group| group.count >= LEAST as f32);
     kept.map(thing).collect()
 }
 
@@ -220,11 +276,12 @@ fn grouped(cells: &[Cell], side: usize, names: &[&'static str]) -> Vec<Thing> {
 mod tests {
     use super::*;
 
-    /// Outputs for the kinds "cat" and "dog", nothing and junk.
+    /// Outputs for the kinds "cat" and "dog", nothing and junk; things of 24 pixels.
     fn cell(kind: usize, middle: (f32, f32)) -> Cell {
-        let mut outputs = vec![0.0; 6];
-        outputs[kind] = 5.0;
+        let mut outputs = vec![0.0; 7];
+        outputs[kind] = 9.0;
         (outputs[4], outputs[5]) = (middle.0 / 56.0, middle.1 / 56.0);
+        outputs[6] = 24.0 / 56.0;
         Cell::of(&outputs)
     }
 
@@ -240,9 +297,27 @@ mod tests {
         let things = grouped(&cells, 7, &["cat", "dog"]);
         let said: Vec<_> = things
             .iter()
-            .map(|t| (t.name, t.x.round(), t.cells))
+            .map(|t| (t.name.as_deref(), t.x.round(), t.size.round()))
             .collect();
-        assert_eq!(said, [(Some("cat"), 12.0, 3), (Some("dog"), 44.0, 3)]);
+        assert_eq!(said, [(Some("cat"), 12.0, 24.0), (Some("dog"), 44.0, 24.0)]);
+    }
+
+    #[test]
+    fn cells_of_one_kind_may_differ_more_about_its_middle() {
+        // All point to 12 but the second one, to 20: 8 off, of 10.8 for a cell of the same kind and 3.6 for another.
+        let row = |kind: usize| {
+            let to = |i: usize| if i == 1 { 20.0 } else { 12.0 };
+            let one = |i: usize| {
+                cell(
+                    if i == 1 { kind } else { 0 },
+                    (to(i) - (8 * i + 4) as f32, 0.0),
+                )
+            };
+            let cells: Vec<Cell> = (0..4).map(one).collect();
+            let things = grouped(&cells, 4, &["cat", "dog"]);
+            (things.len(), things[0].x.round())
+        };
+        assert_eq!((row(0), row(1)), ((1, 14.0), (1, 12.0)));
     }
 
     #[test]
@@ -253,7 +328,7 @@ mod tests {
         cells.extend([cell(2, (0.0, 0.0)), cell(0, (0.0, 0.0))]);
         let things = grouped(&cells, 5, &["cat", "dog"]);
         assert_eq!(things.len(), 1);
-        assert_eq!((things[0].name, things[0].cells), (None, 3));
+        assert_eq!(things[0].name, None);
     }
 
     #[test]

@@ -11,9 +11,10 @@ use kinglet_kernels::Cpu;
 use kinglet_model::{Model, Picture, Source, WriteOptions};
 use serde::{Deserialize, Serialize};
 
+use crate::pool::on_all_cores;
 use crate::program::{Result, data_error};
+use crate::prompts::first_of_each;
 use crate::share::Share;
-use crate::table::work::on_all_cores;
 
 /// The most tokens of an answer.
 const ANSWER_TOKENS: usize = 32;
@@ -70,14 +71,8 @@ pub fn scenes(folder: &Path) -> Result<Vec<Scene>> {
 /// [`crate::EvalError`] if a file is not sound or the model cannot be run.
 pub fn run(options: &Options, scenes: &[Scene]) -> Result<Vec<Answered>> {
     let model = Model::on_cpu(&Source::open(&options.model)?)?;
-    let mut count = BTreeMap::<&str, usize>::new();
-    let wanted: Vec<usize> = (0..scenes.len())
-        .filter(|i| {
-            let count = count.entry(&scenes[*i].condition).or_default();
-            *count += 1;
-            *count <= options.most
-        })
-        .collect();
+    let conditions = scenes.iter().map(|scene| &*scene.condition);
+    let wanted = first_of_each(conditions, options.most);
     let what = options.model.display().to_string();
     let mut answered = on_all_cores(&what, &wanted, |i| {
         let answers = ask(&model, &scenes[i], &options.scenes)?;
@@ -102,6 +97,18 @@ fn ask(model: &Arc<Model<Cpu>>, scene: &Scene, folder: &Path) -> Result<Vec<Stri
         Ok(written.text)
     };
     scene.asks.iter().map(answer).collect()
+}
+
+/// Whether each of a scene's questions is answered right, with its ability.
+///
+/// # Errors
+/// [`crate::EvalError`] if a picture is not sound or the model cannot be run.
+pub fn right(model: &Arc<Model<Cpu>>, scene: &Scene, folder: &Path) -> Result<Vec<(String, bool)>> {
+    let answers = ask(model, scene, folder)?;
+    let pairs = scene.asks.iter().zip(answers);
+    Ok(pairs
+        .map(|((ability, _, truth), answer)| (ability.clone(), answer == *truth))
+        .collect())
 }
 
 impl Marks {
@@ -137,12 +144,7 @@ impl Marks {
             let _ = write!(out, "| {ability} |");
             for condition in &conditions {
                 let _ = match self.0[*condition].get(ability) {
-                    Some(share) => {
-                        let (low, high) = share.interval();
-                        let value = 100.0 * share.value();
-                        let (low, high) = (100.0 * low, 100.0 * high);
-                        write!(out, " {value:.1} ({low:.1} to {high:.1}) of {} |", share.of)
-                    }
+                    Some(share) => write!(out, " {} of {} |", share.percent(), share.of),
                     None => write!(out, " |"),
                 };
             }

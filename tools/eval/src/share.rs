@@ -36,6 +36,13 @@ impl Share {
         ((middle - half).max(0.0), (middle + half).min(1.0))
     }
 
+    /// In percent, with the interval: `98.0 (96.1 to 99.0)`.
+    pub fn percent(&self) -> String {
+        let (low, high) = self.interval();
+        let [value, low, high] = [self.value(), low, high].map(|share| 100.0 * share);
+        format!("{value:.1} ({low:.1} to {high:.1})")
+    }
+
     /// Whether this share is compatible with another one, measured elsewhere: not lower by more
     /// than the noise of both.
     pub fn reaches(&self, other: Share) -> bool {
@@ -47,16 +54,7 @@ impl Share {
 
 impl fmt::Display for Share {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (low, high) = self.interval();
-        write!(
-            f,
-            "{} of {} ({:.1} %, 95 % interval {:.1} to {:.1})",
-            self.right,
-            self.of,
-            100.0 * self.value(),
-            100.0 * low,
-            100.0 * high
-        )
+        write!(f, "{} of {}: {} %", self.right, self.of, self.percent())
     }
 }
 

@@ -27,13 +27,15 @@ pub struct Options {
     pub source: PathBuf,
     /// The variants.
     pub variants: PathBuf,
-    /// Scenes with their truth (tools/scenes/heldout.py).
+    /// Scenes and prompts (tools/train/held_out.py).
     pub scenes: PathBuf,
+    /// Who judges drawings.
+    pub judges: Vec<PathBuf>,
     /// Where results are kept.
     pub folder: PathBuf,
     /// At most so many scenes.
     pub looks: usize,
-    /// Drawings.
+    /// At most so many drawings of each category.
     pub drawings: usize,
     /// Steps of a drawing instead of the variant's own.
     pub steps: Option<usize>,
@@ -47,9 +49,10 @@ pub struct Options {
 /// [`crate::EvalError`] if a variant cannot be made or run.
 pub fn run(options: &Options) -> Result<String> {
     let all = variants::read(&options.variants)?;
+    let tasks = work::Tasks::of(options)?;
     let mut measured = Vec::new();
     for variant in all.into_iter().filter(|v| v.is_in(&options.only)) {
-        let results = work::measure(options, &variant)?;
+        let results = work::measure(options, &tasks, &variant)?;
         measured.push((variant, results));
         // Written after each: a look into the folder shows how far it is.
         let text = print::tables(&measured);

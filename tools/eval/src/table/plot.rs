@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::print::{DRAWN, SEEN};
+use super::print::columns;
 use super::variants::{Variant, slug};
 use super::work::Results;
 use crate::program::{Result, data_error};
@@ -20,10 +20,10 @@ const FONT: f64 = 11.0;
 const CHARACTER: f64 = 6.2;
 /// What is drawn of all that is counted, and in which colour.
 const LINES: [(&str, &str); 4] = [
-    ("naming one", "#1f6f8b"),
+    ("naming", "#1f6f8b"),
     ("counting", "#6aa84f"),
-    ("drawing, strict", "#c0392b"),
-    ("drawing, plain", "#e69f00"),
+    ("one drawn", "#c0392b"),
+    ("position drawn", "#e69f00"),
 ];
 
 /// Writes one figure for each group into the folder.
@@ -121,18 +121,9 @@ fn figure(points: &[(&str, &Results)]) -> String {
 
 fn share(results: &Results, label: &str) -> Share {
     let mut share = Share::default();
-    for (_, right) in SEEN.iter().filter(|(name, _)| *name == label) {
-        results
-            .looks
-            .values()
-            .filter_map(right)
-            .for_each(|r| share.count(r));
-    }
-    for (_, right) in DRAWN.iter().filter(|(name, _)| *name == label) {
-        results
-            .drawings
-            .values()
-            .for_each(|d| share.count(right(d)));
+    let columns = columns(results).into_iter();
+    for (_, right) in columns.filter(|(name, _)| *name == label) {
+        right.into_values().for_each(|right| share.count(right));
     }
     share
 }

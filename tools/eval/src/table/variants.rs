@@ -39,7 +39,7 @@ impl Variant {
 }
 
 /// A text as a file is called.
-pub(crate) fn slug(text: &str) -> String {
+pub fn slug(text: &str) -> String {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric());
     let words: Vec<&str> = words.filter(|w| !w.is_empty()).collect();
     words.join("-").to_lowercase()

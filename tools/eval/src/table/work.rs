@@ -1,175 +1,123 @@
 //! Makes a variant, lets it look and draw, keeps what came out.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
-use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
 
-use kinglet_kernels::Cpu;
-use kinglet_model::recipes::Guides;
-use kinglet_model::{DrawOptions, Drawing, Model, Picture, Source, WriteOptions};
-use kinglet_quant::measure::psnr;
+use kinglet_model::{Model, Source};
 use kinglet_quant::{Recipe, compress};
-use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::Options;
 use super::variants::Variant;
-use crate::draw;
-use crate::judge::Judge;
-use crate::program::{EvalError, Result, data_error};
-use crate::see::{self, Scene};
+use crate::drawings::{Drawn, Easel};
+use crate::judges::Judges;
+use crate::kept;
+use crate::program::{Result, data_error};
+use crate::prompts::{Wanted, first_of_each};
+use crate::questions::{self, Scene};
+use crate::way::Way;
 
-/// The most tokens of an answer.
-const ANSWER_TOKENS: usize = 24;
-
-/// What was measured with a variant.
-#[derive(Debug, Clone, Default)]
-pub struct Results {
-    /// What it is.
-    pub made: Made,
-    /// What it saw, by the number of the scene.
-    pub looks: BTreeMap<usize, Look>,
-    /// What it drew, by the number of the prompt.
-    pub drawings: BTreeMap<usize, Drawn>,
+/// What all variants see and draw.
+pub struct Tasks {
+    scenes: Vec<Scene>,
+    looks: Vec<usize>,
+    wanted: Vec<Wanted>,
+    drawings: Vec<usize>,
+    judges: Judges,
 }
 
-/// How a variant was made: another recipe, source or number of steps is another variant.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Made {
-    source: PathBuf,
-    recipe: String,
-    steps: Option<usize>,
+impl Tasks {
+    /// Those of the options' folder.
+    ///
+    /// # Errors
+    /// [`crate::EvalError`] if a file is not sound.
+    pub fn of(options: &Options) -> Result<Self> {
+        let scenes = questions::scenes(&options.scenes)?;
+        let plain = |i: &usize| scenes[*i].condition == "plain";
+        let looks = (0..scenes.len())
+            .filter(plain)
+            .take(options.looks)
+            .collect();
+        let wanted = crate::prompts::wanted(&options.scenes)?;
+        let categories = wanted.iter().map(|w| &*w.category);
+        Ok(Tasks {
+            looks,
+            drawings: first_of_each(categories, options.drawings),
+            judges: Judges::open(&options.judges)?,
+            scenes,
+            wanted,
+        })
+    }
+}
+
+/// What was measured with a variant.
+#[derive(Debug, Clone)]
+pub struct Results {
     /// Bytes of its tensors.
     pub bytes: usize,
     /// Values in them.
     pub values: usize,
-}
-
-/// What a variant said about a scene.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct Look {
-    scene: usize,
-    /// Objects in the scene.
-    pub objects: usize,
-    /// All of them, and nothing else, were named.
-    pub named: bool,
-    /// They were counted right.
-    pub counted: bool,
-    /// The background's colour was.
-    pub background: bool,
-}
-
-/// What the referees said about a drawing.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct Drawn {
-    prompt: usize,
-    /// The strict referee names the object.
-    pub strict: bool,
-    /// The plain one does.
-    pub plain: bool,
-    /// The border has the colour.
-    pub background: bool,
-    /// Against the source's drawing from the same noise, in decibels.
-    pub psnr: Option<f64>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Line {
-    Made(Made),
-    Look(Look),
-    Drawing(Drawn),
+    /// What it saw, by the number of the scene: for every question its ability and whether it was answered right.
+    pub looks: BTreeMap<usize, Vec<(String, bool)>>,
+    /// What it drew, by the number of the prompt, with its category.
+    pub drawings: BTreeMap<usize, (String, Drawn)>,
 }
 
 /// Measures what is missing of a variant.
 ///
 /// # Errors
-/// [`EvalError`] if it cannot be made or run.
-pub fn measure(options: &Options, variant: &Variant) -> Result<Results> {
+/// [`crate::EvalError`] if it cannot be made or run.
+pub fn measure(options: &Options, tasks: &Tasks, variant: &Variant) -> Result<Results> {
     let name = variant.file_name();
-    let file = options.folder.join("results").join(format!("{name}.jsonl"));
-    let pictures = options.folder.join("pictures").join(&name);
-    for folder in [file.parent().unwrap_or(&file), &pictures] {
-        std::fs::create_dir_all(folder).map_err(|e| data_error(folder, e))?;
-    }
-    let mut results = read(&file)?;
-    let wanted = Made {
-        source: options.source.clone(),
-        recipe: variant.recipe.clone(),
-        steps: options.steps,
-        ..results.made
-    };
-    let scenes = see::scenes(&options.scenes)?;
-    let looks: Vec<usize> = (0..scenes.len().min(options.looks)).collect();
-    let drawings: Vec<usize> = (0..options.drawings).collect();
-    let same = results.made == wanted;
-    if same
-        && looks.iter().all(|i| results.looks.contains_key(i))
-        && drawings.iter().all(|i| results.drawings.contains_key(i))
-    {
-        return Ok(results);
-    }
-    if !same {
-        results = Results::default();
-    }
-    let path = make(options, variant, &name)?;
+    let path = made(options, variant, &name)?;
     let source = Source::open(&path)?;
-    let mut kept = OpenOptions::new();
-    kept.create(true).append(same).write(true).truncate(!same);
-    let kept = Mutex::new(kept.open(&file).map_err(|e| data_error(&file, e))?);
-    if !same {
-        results.made = Made {
-            bytes: source.tensors.values().map(|t| t.bytes.len()).sum(),
-            values: source.tensors.values().map(|t| t.values()).sum(),
-            ..wanted
-        };
-        keep(&kept, &file, &Line::Made(results.made.clone()))?;
-    }
-    let run = Run {
-        model: Model::on_cpu(&source)?,
-        strict: Judge::open("strict")?,
-        plain: Judge::open("plain")?,
-        steps: options.steps,
-        pictures,
-        originals: (!variant.is_source()).then(|| options.folder.join("pictures/source")),
+    let model = Model::on_cpu(&source)?;
+    let looks = kept::results(
+        &format!("{name}: looks"),
+        &options.folder.join("looks").join(format!("{name}.jsonl")),
+        &json!([
+            kept::identity(&path),
+            kept::identity(&options.scenes.join("truth.json"))
+        ]),
+        &tasks.looks,
+        |i| questions::right(&model, &tasks.scenes[i], &options.scenes),
+    )?;
+    let originals = options.folder.join("drawings/source");
+    let way = Way::in_steps(options.steps);
+    let easel = Easel {
+        model,
+        file: &path,
+        way: &way,
+        scenes: &options.scenes,
+        judges: &tasks.judges,
+        folder: options.folder.join("drawings").join(&name),
+        originals: (!variant.is_source()).then_some(&originals),
     };
-    let missing: Vec<usize> = looks
+    let drawn = easel.draw(&format!("{name}: drawings"), &tasks.wanted, &tasks.drawings)?;
+    let categories = drawn
         .into_iter()
-        .filter(|i| !results.looks.contains_key(i))
-        .collect();
-    let new = on_all_cores(&format!("{name}: looks"), &missing, |i| {
-        let look = run.look(i, &scenes[i], &options.scenes)?;
-        keep(&kept, &file, &Line::Look(look))?;
-        Ok(look)
-    })?;
-    results.looks.extend(new.into_iter().map(|l| (l.scene, l)));
-    let missing: Vec<usize> = drawings
-        .into_iter()
-        .filter(|i| !results.drawings.contains_key(i))
-        .collect();
-    let new = on_all_cores(&format!("{name}: drawings"), &missing, |i| {
-        let drawn = run.draw(i)?;
-        keep(&kept, &file, &Line::Drawing(drawn))?;
-        Ok(drawn)
-    })?;
-    results
-        .drawings
-        .extend(new.into_iter().map(|d| (d.prompt, d)));
-    Ok(results)
+        .map(|(i, d)| (i, (tasks.wanted[i].category.clone(), d)));
+    Ok(Results {
+        bytes: source.tensors.values().map(|t| t.bytes.len()).sum(),
+        values: source.tensors.values().map(|t| t.values()).sum(),
+        looks,
+        drawings: categories.collect(),
+    })
 }
 
-/// The container of a variant, made if it is not there.
-fn make(options: &Options, variant: &Variant, name: &str) -> Result<PathBuf> {
+/// The container of a variant, made if it is not there or was made of something else.
+fn made(options: &Options, variant: &Variant, name: &str) -> Result<PathBuf> {
     if variant.is_source() {
         return Ok(options.source.clone());
     }
     let folder = options.folder.join("containers");
     std::fs::create_dir_all(&folder).map_err(|e| data_error(&folder, e))?;
     let path = folder.join(format!("{name}.gguf"));
-    // An old container of this name may be of another recipe; making one takes a minute at most.
+    let note = folder.join(format!("{name}.json"));
+    let of = json!([kept::identity(&options.source), variant.recipe]).to_string();
+    if path.exists() && std::fs::read_to_string(&note).is_ok_and(|text| text == of) {
+        return Ok(path);
+    }
     let recipe = Recipe::parse(&variant.recipe)?;
     let source = Source::open(&options.source)?;
     eprintln!("{name}: compressing");
@@ -180,146 +128,6 @@ fn make(options: &Options, variant: &Variant, name: &str) -> Result<PathBuf> {
         &kinglet_quant::Options::default(),
         &mut |_, _, _| {},
     )?;
+    std::fs::write(&note, of).map_err(|e| data_error(&note, e))?;
     Ok(path)
-}
-
-/// What is kept in a file of results; a last line that was cut off is left out.
-fn read(file: &Path) -> Result<Results> {
-    let mut results = Results::default();
-    let Ok(opened) = File::open(file) else {
-        return Ok(results);
-    };
-    for line in BufReader::new(opened).lines() {
-        let line = line.map_err(|e| data_error(file, e))?;
-        match serde_json::from_str(&line) {
-            Ok(Line::Made(made)) => results.made = made,
-            Ok(Line::Look(look)) => {
-                results.looks.insert(look.scene, look);
-            }
-            Ok(Line::Drawing(drawn)) => {
-                results.drawings.insert(drawn.prompt, drawn);
-            }
-            Err(_) => break,
-        }
-    }
-    Ok(results)
-}
-
-fn keep(kept: &Mutex<File>, path: &Path, line: &Line) -> Result<()> {
-    let mut text = serde_json::to_string(line).map_err(|e| data_error(path, e))?;
-    text.push('\n');
-    let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-    kept.write_all(text.as_bytes())
-        .map_err(|e| data_error(path, e))
-}
-
-/// Does the work of every number, one on each core: a small model gains more from that than from many
-/// threads for one picture.
-pub(crate) fn on_all_cores<T: Send>(
-    what: &str,
-    numbers: &[usize],
-    work: impl Fn(usize) -> Result<T> + Sync,
-) -> Result<Vec<T>> {
-    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    let worker = || -> Result<()> {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
-        let pool = pool.map_err(|e| data_error(Path::new("a thread"), e))?;
-        loop {
-            let i = next.fetch_add(1, Ordering::Relaxed);
-            let Some(number) = numbers.get(i) else {
-                return Ok(());
-            };
-            if i % 100 == 0 {
-                eprintln!("{what}: {i} of {}", numbers.len());
-            }
-            match pool.install(|| work(*number)) {
-                Ok(result) => done
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(result),
-                Err(e) => {
-                    // The others stop, too.
-                    next.store(numbers.len(), Ordering::Relaxed);
-                    return Err(e);
-                }
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..cores).map(|_| scope.spawn(worker)).collect();
-        for worker in workers {
-            worker
-                .join()
-                .map_err(|_| data_error(Path::new("a thread"), "it panicked"))??;
-        }
-        Ok::<(), EvalError>(())
-    })?;
-    Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner))
-}
-
-/// A variant at work.
-struct Run {
-    model: Arc<Model<Cpu>>,
-    strict: Judge,
-    plain: Judge,
-    steps: Option<usize>,
-    /// Where its drawings are kept.
-    pictures: PathBuf,
-    /// Where the source's are; none if this is the source.
-    originals: Option<PathBuf>,
-}
-
-impl Run {
-    fn look(&self, number: usize, scene: &Scene, folder: &Path) -> Result<Look> {
-        let mut context = self.model.context();
-        context.push_image(&open(&folder.join(&scene.file))?)?;
-        let ask = |question: &str| -> Result<String> {
-            let mut context = context.fork();
-            context.push_text(question)?;
-            let options = WriteOptions::greedy(ANSWER_TOKENS);
-            let written = context.write(&options, &mut |_| ControlFlow::Continue(()))?;
-            Ok(written.text)
-        };
-        Ok(Look {
-            scene: number,
-            objects: scene.objects.len(),
-            named: ask(see::NAMING)? == scene.what,
-            counted: ask(see::COUNTING)? == scene.count,
-            background: ask(see::BACKGROUND)? == scene.background,
-        })
-    }
-
-    fn draw(&self, number: usize) -> Result<Drawn> {
-        let (prompt, name, colour) = draw::prompt(number);
-        let mut options = DrawOptions::defaults(&self.model.config);
-        options.seed = number as u64;
-        if let Some(steps) = self.steps {
-            options.timesteps = steps + 1;
-        }
-        let guides = Guides::to_draw(&self.model, &prompt, false)?;
-        let mut drawing = Drawing::new(&guides, &options)?;
-        drawing.run(&mut |_| ControlFlow::Continue(()))?;
-        let picture = drawing.picture()?;
-        let file = format!("{number:04}.png");
-        let path = self.pictures.join(&file);
-        std::fs::write(&path, picture.to_png()?).map_err(|e| data_error(&path, e))?;
-        let psnr = match &self.originals {
-            Some(folder) => Some(psnr(&picture, &open(&folder.join(&file))?)),
-            None => None,
-        };
-        let (rgb, width, height) = (picture.rgb(), picture.width(), picture.height());
-        Ok(Drawn {
-            prompt: number,
-            strict: self.strict.name(rgb, width, height)? == Some(name),
-            plain: self.plain.name(rgb, width, height)? == Some(name),
-            background: draw::border_colour(rgb, width, height) == colour,
-            psnr,
-        })
-    }
-}
-
-fn open(path: &Path) -> Result<Picture> {
-    let bytes = std::fs::read(path).map_err(|e| data_error(path, e))?;
-    Ok(Picture::decode(&bytes)?)
 }
