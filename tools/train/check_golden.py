@@ -112,7 +112,8 @@ def main(root="../../tests/golden"):
 
     def shown(cache):
         object.__setattr__(c, "grid", own)
-        _, cache = net.see(net.look(edit["image_vit_tensor"][None].float()), 1, cache, [s // 14 for s in edit["image_vit_tensor"].shape[1:]])
+        picture = edit["image_vit_tensor"][None].float()
+        _, cache = net.see(net.look(picture), 1, cache, [side // 14 for side in picture.shape[2:]])
         object.__setattr__(c, "grid", whole["max_latent_size"])
         return (cache,)
 

@@ -30,11 +30,13 @@ def main(root="../../tests/golden", out="../../tests/fewer-tokens.safetensors"):
     kept = {}
     for count, first in CASES:
         torch.manual_seed(count)
-        net = Bagel(dataclasses.replace(sizes, tokens=count, tokens_from=first), [markers["start_of_image"], markers["end_of_image"]])
+        own = dataclasses.replace(sizes, tokens=count, tokens_from=first)
+        net = Bagel(own, [markers["start_of_image"], markers["end_of_image"]])
         net.latent_pos_embed = torch.empty(whole["max_latent_size"] ** 2, sizes.hidden)
         own = {n: p for n, p in net.state_dict().items() if n.startswith("vision_tokens.")}
         for name, value in own.items():
-            value.copy_(1 + 0.3 * torch.randn_like(value) if "norm" in name else torch.randn_like(value) * value.shape[-1] ** -0.5)
+            chance = torch.randn_like(value)
+            value.copy_(1 + 0.3 * chance if "norm" in name else chance * value.shape[-1] ** -0.5)
         own["vision_tokens.query"].mul_(sizes.hidden**0.5)
         net.load_state_dict(own | {n: stored[checkpoint_name(n)].float() for n in net.state_dict() if n not in own})
 

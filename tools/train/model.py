@@ -277,9 +277,9 @@ class Bagel(nn.Module):
 
         segments: [(branch, x [B, n, hidden])], positions: [B, total], cache: None or (list of (k, v), seen [B, length]),
         mask: [B or 1, total, total] within the block, None where everything in it sees everything in it,
-        watch: {layer: list} that takes attention (Layer) and what comes out; fewer: the block is a picture whose patches may become fewer
-        tokens on the way, after which layers' caches differ in length. `seen` is then the shortest one's: what is
-        missing in front is seen.
+        watch: {layer: list} that takes attention (Layer) and what comes out; fewer: the block is a picture whose
+        patches may become fewer tokens on the way, after which layers' caches differ in length. `seen` is then the
+        shortest one's: what is missing in front is seen.
         Returns (segments before the last norm, cache with this block, segments after layer `tap`).
         """
         batch, total = positions.shape
@@ -295,7 +295,8 @@ class Bagel(nn.Module):
                 ropes = self.ropes(segments, positions)
             whole = None
             if masked:
-                inner = positions.new_ones((batch, total, total), dtype=torch.bool) if mask is None else mask.expand(batch, -1, -1)
+                everything = positions.new_ones((1, total, total), dtype=torch.bool)
+                inner = (everything if mask is None else mask).expand(batch, -1, -1)
                 longer = 0 if cached is None else cached[0].shape[2] - seen.shape[1]
                 own_seen = F.pad(seen, (longer, 0), value=True)[:, None].expand(batch, total, -1)
                 whole = torch.cat([own_seen, inner], 2)[:, None]

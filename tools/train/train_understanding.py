@@ -26,6 +26,7 @@ from train_vision import Heads
 from world import Variants, related, scattered
 
 IGNORE = -100
+MISSED = ("looks", "places", "counts", "firsts", "standing", "middles", "gathers")  # of grounding.Facts, in the curve
 
 
 class Sample:
@@ -40,7 +41,7 @@ class Sample:
         self.middles = [scene.middles(14) for scene in self.scenes]
 
     def asked(self, rng, words, most):
-        """As many questions as go into `most` tokens, at least one, as rows of `branches`."""
+        """As many questions as go into `most` tokens, at least one."""
         pairs = [("what changed?", self.change)] if self.change else talk.questions(rng, self.scenes[0], 12)
         kept, length = [], 0
         for pair in pairs:
@@ -48,7 +49,7 @@ class Sample:
             if not kept or length + more <= most:
                 kept.append(pair)
                 length += more
-        return branches(words, kept, len(self.pictures))
+        return Branches(words, kept, len(self.pictures))
 
     def looks(self, named, layers):
         """What grounding.Facts.missed takes of one picture's branches: (token, layer, target, place)."""
@@ -69,59 +70,83 @@ class Sample:
                 yield second, first, grounding.standing(self.scenes[0], things[a], things[b])
 
 
-def branches(words, pairs, start):
-    """Independent questions and answers after a picture: ids, positions, branch numbers, labels, their weights (every
-    answer has one in all, so that JSON does not outweigh a yes), the tokens that should look at something: (token,
-    kind, whether it answers), and the two names of questions that have two: ((token, kind), (token, kind))."""
-    ids, positions, numbers, labels, shares, named, couples = [], [], [], [], [], [], []
-    for k, (question, answer) in enumerate(pairs):
-        q, a = words.block(question), words.block(answer)
-        here = [(len(ids) + last, kind) for _, last, kind in words.names(question)]
-        named += [(*look, False) for look in here]
-        couples += [here] if len(here) == 2 else []
-        named += [(len(ids) + len(q) + first - 1, kind, True) for first, _, kind in words.names(answer)]
-        ids += q + a
-        positions += range(start, start + len(q) + len(a))
-        numbers += [k + 1] * (len(q) + len(a))
-        labels += [IGNORE] * len(q) + a[1:] + [IGNORE]
-        shares += [1 / (len(a) - 1)] * (len(q) + len(a))
-    return ids, positions, numbers, labels, shares, named, couples
+class Branches:
+    """Independent questions and answers after a picture, one behind the other.
+
+    Of every token: ids, positions, branch numbers, labels and their weights (every answer has one in all, so that JSON
+    does not outweigh a yes). named: the tokens that should look at something, (token, kind, whether it answers);
+    couples: the two names of questions that have two, ((token, kind), (token, kind)).
+    """
+
+    def __init__(self, words, pairs, start):
+        self.ids, self.positions, self.numbers, self.labels, self.shares = [], [], [], [], []
+        self.named, self.couples = [], []
+        for number, (question, answer) in enumerate(pairs, 1):
+            q, a = words.block(question), words.block(answer)
+            here = [(len(self.ids) + last, kind) for _, last, kind in words.names(question)]
+            self.named += [(*look, False) for look in here]
+            self.couples += [here] if len(here) == 2 else []
+            self.named += [(len(self.ids) + len(q) + first - 1, kind, True) for first, _, kind in words.names(answer)]
+            self.ids += q + a
+            self.positions += range(start, start + len(q) + len(a))
+            self.numbers += [number] * (len(q) + len(a))
+            self.labels += [IGNORE] * len(q) + a[1:] + [IGNORE]
+            self.shares += [1 / (len(a) - 1)] * (len(q) + len(a))
 
 
 def padded(rows, device):
-    """Rows of `branches`, filled up to one length; the mask lets a branch see itself, causally."""
-    longest = max(len(row[0]) for row in rows)
-    fill = [0, 0, 0, IGNORE, 0.0]
-    out = [torch.tensor([list(r[i]) + [fill[i]] * (longest - len(r[i])) for r in rows], device=device) for i in range(5)]
-    ids, positions, numbers, labels, shares = out
+    """Branches of a batch, filled up to one length: (ids, positions, mask, labels, shares); the mask lets a branch see
+    itself, causally."""
+    longest = max(len(row.ids) for row in rows)
+
+    def filled(name, fill):
+        full = [list(getattr(row, name)) + [fill] * (longest - len(row.ids)) for row in rows]
+        return torch.tensor(full, device=device)
+
+    ids, positions, numbers = (filled(name, 0) for name in ("ids", "positions", "numbers"))
+    labels, shares = filled("labels", IGNORE), filled("shares", 0.0)
     mask = (numbers[:, :, None] == numbers[:, None]) & torch.ones(longest, longest, dtype=torch.bool, device=device).tril()
     return ids, positions, mask, labels, shares
 
 
-def loss_of(net, head, facts, vision, truths, text, pointers, counts, couples, middles):
-    """vision: a list (of one or two) of [B, patches, width]; truths: (kinds, centres) of each's patches, flat.
-    Returns (answers' loss, patches' loss, share of the patches named right, what grounding.Facts misses: looks, places,
+@dataclasses.dataclass
+class Batch:
+    """Samples of as many pictures each; lists have one entry a picture."""
+
+    vision: list  # [B, patches, width], the tower's
+    truths: list  # (kinds, centres) of the patches, flat
+    counts: list  # things in each scene
+    middles: list  # patches that hold a thing's middle, [B, patches]
+    text: tuple  # what `padded` makes
+    pointers: list  # what grounding.Facts.missed takes
+    couples: list  # what grounding.Facts.confused takes
+
+
+def loss_of(net, head, facts, batch):
+    """Returns (answers' loss, patches' loss, share of the patches named right, what grounding.Facts misses: looks, places,
     counts, looks at the first of two names, how two things stand, middles, looks at these)."""
     cache, dense, named, miscounted, misplaced, ungathered = None, 0.0, 0.0, 0.0, 0.0, 0.0
     first = grounding.layers_of(len(net.layers))[0]
-    for position, (seen, (kinds, centres)) in enumerate(zip(vision, truths)):
+    pictures = len(batch.vision)
+    for position, (seen, (kinds, centres)) in enumerate(zip(batch.vision, batch.truths)):
         watch = {first - 1: [], first: []}
         hidden, cache = net.see(seen, position, cache, watch=watch)
-        miscounted = miscounted + facts.miscounted(watch[first][1], counts[position]) / len(vision)
+        miscounted = miscounted + facts.miscounted(watch[first][1], batch.counts[position]) / pictures
         if not net.c.tokens:
-            misplaced = misplaced + facts.misplaced(watch[first - 1][1], middles[position]) / len(vision)
-            ungathered = ungathered + facts.ungathered(watch[first][0], middles[position]) / len(vision)
+            misplaced = misplaced + facts.misplaced(watch[first - 1][1], batch.middles[position]) / pictures
+            ungathered = ungathered + facts.ungathered(watch[first][0], batch.middles[position]) / pictures
             off, right, _ = head(hidden, kinds, centres)
-            dense, named = dense + off / len(vision), named + right / len(vision)
-    ids, positions, mask, labels, shares = text
+            dense, named = dense + off / pictures, named + right / pictures
+    ids, positions, mask, labels, shares = batch.text
     between = grounding.compared(len(net.layers))
-    watch = {layer: [] for layer in {p[2] for p in pointers} | {between}}
+    watch = {layer: [] for layer in {p[2] for p in batch.pointers} | {between}}
     hidden, _ = net.read(ids, positions, mask, cache, watch)
-    looks, places = facts.missed(watch, pointers, ids.device)
-    confused = facts.confused(*watch[between], couples, ids.device)
+    looks, places = facts.missed(watch, batch.pointers, ids.device)
+    confused = facts.confused(*watch[between], batch.couples, ids.device)
     asked = labels != IGNORE
     each = F.cross_entropy(net.lm_head(hidden[asked]).float(), labels[asked], reduction="none")
-    return (each * shares[asked]).sum() / shares[asked].sum(), dense, named, (looks, places, miscounted, *confused, misplaced, ungathered)
+    missed = (looks, places, miscounted, *confused, misplaced, ungathered)
+    return (each * shares[asked]).sum() / shares[asked].sum(), dense, named, missed
 
 
 @torch.no_grad()
@@ -191,7 +216,7 @@ def held_out(count, seed=4242):
 
 
 def batch_of(net, rng, words, samples, most, device, frozen):
-    """What loss_of takes of samples of as many pictures each."""
+    """The Batch of samples of as many pictures each."""
     count = range(len(samples[0].pictures))
     with torch.set_grad_enabled(not frozen):
         vision = [net.look(pixels(np.stack([s.pictures[i] for s in samples]), device)) for i in count]
@@ -201,11 +226,16 @@ def batch_of(net, rng, words, samples, most, device, frozen):
     layers = grounding.layers_of(len(net.layers))
     # Words look at patches, where a layer still has these.
     deepest = net.c.tokens_from if net.c.tokens else len(net.layers)
-    pointers = [(i, *look) for i, (s, row) in enumerate(zip(samples, rows)) for look in s.looks(row[5], layers) if look[1] < deepest]
-    couples = [(i, *couple) for i, (s, row) in enumerate(zip(samples, rows)) for couple in s.compares(row[6])]
-    counts = [[len(s.scenes[i].things) for s in samples] for i in count]
-    middles = [np.stack([s.middles[i] for s in samples]) for i in count]
-    return vision, truths, padded(rows, device), pointers, counts, couples, middles
+    looks = [(i, *look) for i, (s, row) in enumerate(zip(samples, rows)) for look in s.looks(row.named, layers)]
+    return Batch(
+        vision,
+        truths,
+        counts=[[len(s.scenes[i].things) for s in samples] for i in count],
+        middles=[np.stack([s.middles[i] for s in samples]) for i in count],
+        text=padded(rows, device),
+        pointers=[look for look in looks if look[2] < deepest],
+        couples=[(i, *couple) for i, (s, row) in enumerate(zip(samples, rows)) for couple in s.compares(row.couples)],
+    )
 
 
 def main():
@@ -236,7 +266,8 @@ def main():
         before = {n for n, _ in net.named_parameters()} - net.drawing_names()
         state.load_part(a.understanding, "net", net, {n for n in before if not n.startswith("vision_tokens.")})
     optimizer = Both(named, slow=net.vision_names(), slow_share=a.tower_rate)
-    run = Run(a, {"net": net, "head": head, "facts": facts}, optimizer, rng, sizes={"tokens": a.tokens, "tokens_from": a.tokens_from})
+    sizes = {"tokens": a.tokens, "tokens_from": a.tokens_from}
+    run = Run(a, {"net": net, "head": head, "facts": facts}, optimizer, rng, sizes=sizes)
     held = held_out(96)
     run.skip_clock()
     while run.going():
@@ -245,10 +276,10 @@ def main():
         samples = [Sample(rng, variants, twice) for _ in range(size)]
         with autocast(a.device):
             batch = batch_of(net, rng, words, samples, a.questions, a.device, run.done < a.frozen)
-            answered, dense, right, missed = loss_of(net, head, facts, *batch)
+            answered, dense, right, missed = loss_of(net, head, facts, batch)
         (answered + 0.5 * dense + a.grounding * sum(missed)).backward()
         optimizer.step(share_of_rate(run.step, run.done, flat=0.5))
-        more = {} if twice else dict(zip(("looks", "places", "counts", "firsts", "standing", "middles", "gathers"), map(float, missed)))
+        more = {} if twice else dict(zip(MISSED, map(float, missed)))
         run.after_step(size, loss=answered.item(), dense=float(dense), patches=right, **more)
         if run.step % 500 == 0:
             run.note(**examine(net, words, held, a.device))

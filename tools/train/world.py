@@ -353,10 +353,10 @@ def patched(rng, scene, picture):
     for _ in range(50):
         side = int(rng.integers(14, 26))
         x, y = (int(v) for v in rng.integers(0, SIZE - side, 2))
-        free = all(
-            abs(t.x - x - side / 2) > (t.width + side) / 2 or abs(t.y - y - side / 2) > (t.height + side) / 2 for t in scene.things
+        hidden = lambda t: (
+            abs(t.x - x - side / 2) <= (t.width + side) / 2 and abs(t.y - y - side / 2) <= (t.height + side) / 2
         )
-        if free:
+        if not any(hidden(t) for t in scene.things):
             picture = picture.copy()
             picture[y : y + side, x : x + side] = rng.uniform(0, 255, (side, side, 3))
             break
