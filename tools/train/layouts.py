@@ -41,14 +41,15 @@ class Upright:
 
 
 def single(rng, upright):
+    """Most are of the size that several have, too: so each is seen more often in the same form."""
     roll, kind = rng.random(), int(rng.integers(len(NAMES)))
-    if roll < 0.65:
-        cells, places = LARGE, (1, 2)
-    elif roll < 0.85:
-        cells, places = SMALL, (0, 2, 3, 5)
-    else:
-        cells, places = MIDDLE, (0, 2, 4)
-    return upright.thing(kind, cells, *rng.choice(places, 2))
+    if roll < 0.55:
+        return upright.thing(kind, MIDDLE, 2, 2)
+    if roll < 0.75:
+        return upright.thing(kind, MIDDLE, *rng.choice((0, 2, 4), 2))
+    if roll < 0.88:
+        return upright.thing(kind, LARGE, *rng.choice((1, 2), 2))
+    return upright.thing(kind, SMALL, *rng.choice((0, 2, 3, 5), 2))
 
 
 def placed(rng, upright, which):
@@ -77,8 +78,7 @@ def related(rng, upright, relation, first, second):
         over.y = under.y - under.height / 2 + 3 - over.height / 2
         return [under, over]
     front, back = (second, first) if relation == "behind" else (first, second)
-    column = int(rng.integers(1, 4))
-    side = 2 if column == 1 else -2 if column == 3 else int(rng.choice([-2, 2]))
+    column, side = [(1, 2), (3, -2)][int(rng.integers(2))]
     return [upright.thing(back, MIDDLE, column, 1.5), upright.thing(front, MIDDLE, column + side, 2)]
 
 
@@ -96,14 +96,14 @@ def scene(rng, upright, most=4):
 
 
 def caption(rng, scene):
-    """What asks for it: of a single thing, the size that is not large and the place that is not the middle are said."""
+    """What asks for it: of a single thing, a size that is not the usual one and a place that is not the middle are said."""
     if len(scene.things) != 1:
         return talk.caption(rng, scene)
     thing = scene.things[0]
     size, place = thing.size(), talk.where(thing)
-    said = size if size == "small" or size and rng.random() < 0.2 else None
-    words = article(f"{said} {thing.name}" if said else thing.name)
-    if place and rng.random() < (0.15 if size == "large" else 0.6 if size == "small" else 1.0):
+    words = article(f"{size} {thing.name}" if size else thing.name)
+    middle = place == talk.WHERE[1][1]
+    if place and rng.random() < (0.2 if middle else 0.6 if size else 1.0):
         words = f"{words} {place}"
     return f"{words} on {talk.ground(scene)}"
 

@@ -92,7 +92,7 @@ def bent(x):
 
 
 def softened(rng, x):
-    small = F.interpolate(x, int(rng.integers(56, 100)), mode="bilinear", antialias=True)
+    small = F.interpolate(x, int(rng.integers(36, 100)), mode="bilinear", antialias=True)
     return F.interpolate(small, SIZE, mode="bilinear")
 
 
@@ -199,7 +199,7 @@ def main():
         pictures, kinds, places = (np.stack(column) for column in zip(*(sample(rng, variants) for _ in range(a.batch))))
         x = pixels(pictures, a.device)
         x = bent(x) if rng.random() < 0.5 else x
-        x = softened(rng, x) if rng.random() < 0.5 else x
+        x = softened(rng, x) if rng.random() < 0.6 else x
         kinds = torch.as_tensor(kinds, device=a.device)
         places = torch.as_tensor(places, device=a.device)
         with autocast(a.device):

@@ -45,8 +45,6 @@ pub struct Easel<'a> {
     pub way: &'a Way,
     /// The folder with `prompts.json`.
     pub scenes: &'a Path,
-    /// Who judges.
-    pub judges: &'a Judges,
     /// Where drawings and results are kept.
     pub folder: PathBuf,
     /// Drawings of the same prompts and noise to compare with.
@@ -54,7 +52,7 @@ pub struct Easel<'a> {
 }
 
 impl Easel<'_> {
-    /// Draws these prompts, one a core, with their numbers as seeds. What is kept is not drawn again.
+    /// Draws these prompts, one a core, with their numbers as seeds, and has them judged. What is kept is not done again.
     ///
     /// # Errors
     /// [`crate::EvalError`] if something cannot be read, drawn or judged.
@@ -63,11 +61,11 @@ impl Easel<'_> {
         what: &str,
         all: &[Wanted],
         numbers: &[usize],
+        judges: &Judges,
     ) -> Result<BTreeMap<usize, Drawn>> {
-        std::fs::create_dir_all(&self.folder).map_err(|e| data_error(&self.folder, e))?;
         let drawn = self.pictures(what, all, numbers)?;
         let file = self.folder.join("verdicts.jsonl");
-        let task = json!([self.task(), self.judges.identity()]);
+        let task = json!([self.task(), judges.identity()]);
         let judged = kept::results(&format!("{what}: judging"), &file, &task, numbers, |i| {
             let name = name(i);
             let picture = open(&self.folder.join(&name))?;
@@ -75,7 +73,7 @@ impl Easel<'_> {
                 Some(folder) => Some(psnr(&picture, &open(&folder.join(&name))?)),
                 None => None,
             };
-            let verdict = self.judges.verdict(&all[i], &picture, &name)?;
+            let verdict = judges.verdict(&all[i], &picture, &name)?;
             Ok((verdict, decibels))
         })?;
         let both = judged.into_iter().zip(drawn.into_values());

@@ -1,6 +1,6 @@
 //! Results that are kept on disk as they come, so that a run that was interrupted goes on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
@@ -52,7 +52,8 @@ pub fn results<T: Serialize + DeserializeOwned + Send>(
         Ok(one)
     })?;
     found.extend(new);
-    found.retain(|i, _| numbers.binary_search(i).is_ok());
+    let wanted: BTreeSet<&usize> = numbers.iter().collect();
+    found.retain(|i, _| wanted.contains(i));
     Ok(found)
 }
 

@@ -331,20 +331,19 @@ fn side(
     let categories = wanted.iter().map(|w| &*w.category);
     let numbers = prompts::first_of_each(categories, arguments.most);
     let way = Way::in_steps(arguments.steps);
-    let judges = Judges::open(if unjudged { &[] } else { &arguments.judges })?;
     let easel = drawings::Easel {
         model: Model::on_cpu(&Source::open(model)?)?,
         file: model,
         way: &way,
         scenes: &arguments.scenes,
-        judges: &judges,
         folder: side.folder.clone(),
         originals: None,
     };
     if unjudged {
         easel.pictures(&side.name, wanted, &numbers)?;
     } else {
-        side.drawn = easel.draw(&side.name, wanted, &numbers)?;
+        let judges = Judges::open(&arguments.judges)?;
+        side.drawn = easel.draw(&side.name, wanted, &numbers, &judges)?;
     }
     Ok(side)
 }

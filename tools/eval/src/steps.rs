@@ -58,11 +58,10 @@ pub fn run(options: &Options) -> Result<String> {
             file: &options.model,
             way: &way,
             scenes: &options.scenes,
-            judges: &judges,
             folder: folder.clone(),
             originals: first.as_ref().map(|(folder, _)| folder.as_path()),
         };
-        let drawn = easel.draw(&way.name, &all, &numbers)?;
+        let drawn = easel.draw(&way.name, &all, &numbers, &judges)?;
         let before = first.as_ref().map(|(_, drawn)| drawn);
         row(&mut table, &way.name, &all, &groups, &drawn, before);
         let page = options.folder.join("steps.md");

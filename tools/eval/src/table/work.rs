@@ -89,11 +89,11 @@ pub fn measure(options: &Options, tasks: &Tasks, variant: &Variant) -> Result<Re
         file: &path,
         way: &way,
         scenes: &options.scenes,
-        judges: &tasks.judges,
         folder: options.folder.join("drawings").join(&name),
         originals: (!variant.is_source()).then_some(&originals),
     };
-    let drawn = easel.draw(&format!("{name}: drawings"), &tasks.wanted, &tasks.drawings)?;
+    let what = format!("{name}: drawings");
+    let drawn = easel.draw(&what, &tasks.wanted, &tasks.drawings, &tasks.judges)?;
     let categories = drawn
         .into_iter()
         .map(|(i, d)| (i, (tasks.wanted[i].category.clone(), d)));
