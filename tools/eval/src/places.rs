@@ -332,6 +332,31 @@ mod tests {
     }
 
     #[test]
+    fn the_judges_of_this_crate_see_what_is_in_its_scenes() {
+        let files = ["a", "b"].map(|name| crate::data(&format!("judges/{name}.safetensors")));
+        let judges = Places::open(&files).unwrap();
+        let folder = crate::data("scenes");
+        let (mut right, mut all) = (0, 0);
+        for scene in crate::see::scenes(&folder).unwrap() {
+            let bytes = std::fs::read(folder.join(&scene.file)).unwrap();
+            let picture = kinglet_model::Picture::decode(&bytes).unwrap();
+            let mut seen: Vec<String> = judges
+                .things(picture.rgb())
+                .unwrap()
+                .into_iter()
+                .map(|thing| thing.name.unwrap_or_default())
+                .collect();
+            let mut objects = scene.objects.clone();
+            seen.sort_unstable();
+            objects.sort_unstable();
+            right += usize::from(seen == objects);
+            all += 1;
+        }
+        println!("{right} of {all}");
+        assert!(all == 60 && right > 54, "{right} of {all}");
+    }
+
+    #[test]
     fn there_are_as_many_names_as_kinds() {
         let all: std::collections::BTreeSet<_> = names().collect();
         assert_eq!((all.len(), names().count()), (210, 210));
