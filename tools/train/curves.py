@@ -15,7 +15,7 @@ SHOWN = [
     (["name", "list", "count", "is_there", "relation", "where", "which", "changed"], "share of right answers"),
     (["patches", "held_patches"], "share of patches named right"),
     (["draw", "edit"], "squared error of the velocity"),
-    (["1", "2", "3", "4", "related", "junk"], "share of right lists"),
+    (["1", "2", "3", "4", "related", "spoilt"], "share of right lists"),
 ]
 
 
