@@ -20,13 +20,14 @@ use crate::kept;
 use crate::program::{Result, data_error};
 use crate::prompts::Wanted;
 use crate::share::Share;
+use crate::verdict::Verdict;
 use crate::way::Way;
 
 /// A drawing and what was said of it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Drawn {
     /// What the judges say.
-    pub verdict: crate::verdict::Verdict,
+    pub verdict: Verdict,
     /// Passes through the model.
     pub passes: usize,
     /// On one core, from the prompt to the picture.
@@ -65,7 +66,7 @@ impl Easel<'_> {
     ) -> Result<BTreeMap<usize, Drawn>> {
         let drawn = self.pictures(what, all, numbers)?;
         let file = self.folder.join("verdicts.jsonl");
-        let task = json!([self.task(), judges.identity()]);
+        let task = json!([self.task(), judges.identity(), self.originals]);
         let judged = kept::results(&format!("{what}: judging"), &file, &task, numbers, |i| {
             let name = name(i);
             let picture = open(&self.folder.join(&name))?;
@@ -243,7 +244,6 @@ pub fn table(marks: &BTreeMap<String, Marks>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verdict::Verdict;
 
     #[test]
     fn marks_are_by_category_and_leave_out_what_was_not_asked() {
