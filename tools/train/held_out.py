@@ -1,15 +1,16 @@
 """Scenes that no run has seen, with questions and their true answers, prompts and edits, for `kinglet-eval marks`,
 `steps` and `table`.
 
-python held_out.py OUT [SCENES]
+python held_out.py OUT [SCENES] [--plain]
 
 Other seeds and other variants of the objects than in training. Every scene is also shown through what a camera and an
-adversary do to it (`condition`): noise, blur, exposure, a patch over a part of the background, a misleading text.
+adversary do to it (`condition`): noise, blur, exposure, a patch over a part of the background, a misleading text; with
+--plain as it is alone.
 With EMOJI_ASSETS naming the pictures of another package, it is another drawing of the same things.
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -115,8 +116,13 @@ def prompts(rng, variants, out, count):
     return rows
 
 
-def main(out, count="3000"):
-    out = Path(out)
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("scenes", type=int, nargs="?", default=3000)
+    parser.add_argument("--plain", action="store_true")
+    a = parser.parse_args()
+    out, count = a.out, a.scenes
     out.mkdir(parents=True, exist_ok=True)
     rng, variants = np.random.default_rng(990_001), Variants(990_001, 12)
     rows = []
@@ -128,19 +134,19 @@ def main(out, count="3000"):
             Image.fromarray(picture).save(out / files[-1])
         rows.append({"pictures": files, "condition": condition, "asks": asks})
 
-    for number in range(int(count)):
+    for number in range(count):
         scene = scene_of(rng, variants, number)
         asks = asked(rng, scene)
-        for condition in CONDITIONS:
+        for condition in CONDITIONS[: 1 if a.plain else None]:
             kept([through(rng, condition, scene)], condition, asks)
-    for _ in range(int(count) // 3):
+    for _ in range(count // 3):
         before, after, change = change_of(rng, variants)
         kept([finished(before.paint()), finished(after.paint())], "plain", [("changed", "what changed?", change)])
     (out / "truth.json").write_text(json.dumps(rows))
-    wanted = prompts(rng, variants, out, int(count) // 3)
+    wanted = prompts(rng, variants, out, count // 3)
     (out / "prompts.json").write_text(json.dumps(wanted))
     print(f"{len(rows)} scenes of {len(NAMES)} kinds and {len(wanted)} prompts in {out}")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -1,4 +1,4 @@
-"""Scenes as the model learns to draw them: things stand upright, in three sizes and in few places on the grid of latents.
+"""Scenes as the model learns to draw them: things stand upright, in three sizes, in few places on the grid of latents.
 
 A prompt leaves open where a thing lies, how large it is and how it is turned. A model this small would spend all that
 it has on what these may be, and on moving pictures by parts of a token; a prompt can be met in one way as well.
@@ -52,47 +52,39 @@ def single(rng, upright):
     return upright.thing(kind, SMALL, *rng.choice((0, 2, 3, 5), 2))
 
 
-def placed(rng, upright, which):
-    """Two to four things, from left to right."""
-    if len(which) == 2:
-        row = int(rng.integers(1, 4))
-        spots = [(0, row), (4, row)]
-    elif len(which) == 3:
-        spots = [(0, 0), (2, 4), (4, 0)] if rng.random() < 0.5 else [(0, 4), (2, 0), (4, 4)]
-    else:
-        spots = [(0, 0), (0, 4), (4, 0), (4, 4)]
+def placed(upright, which):
+    """Two to four things, from left to right, on some of the nine places of one."""
+    spots = {2: [(0, 2), (4, 2)], 3: [(0, 4), (2, 0), (4, 4)], 4: [(0, 0), (0, 4), (4, 0), (4, 4)]}[len(which)]
     return [upright.thing(kind, MIDDLE, *spot) for kind, spot in zip(which, spots)]
 
 
-def related(rng, upright, relation, first, second):
+def related(upright, relation, first, second):
     """Two things, back to front; the relation says how the first stands to the second."""
-    along = int(rng.integers(1, 4))
     if relation in ("left of", "right of", "above", "below"):
-        spots = [(0, along), (4, along)] if relation in ("left of", "right of") else [(along, 0), (along, 4)]
+        spots = [(0, 2), (4, 2)] if relation in ("left of", "right of") else [(2, 0), (2, 4)]
         if relation in ("right of", "below"):
             spots.reverse()
         return [upright.thing(kind, MIDDLE, *spot) for kind, spot in zip((first, second), spots)]
     if relation == "on":
-        under = upright.thing(second, MIDDLE, along, 4)
-        over = upright.thing(first, MIDDLE, along, 0)
+        under = upright.thing(second, MIDDLE, 2, 4)
+        over = upright.thing(first, MIDDLE, 2, 0)
         over.y = under.y - under.height / 2 + 3 - over.height / 2
         return [under, over]
     front, back = (second, first) if relation == "behind" else (first, second)
-    column, side = [(1, 2), (3, -2)][int(rng.integers(2))]
-    return [upright.thing(back, MIDDLE, column, 1.5), upright.thing(front, MIDDLE, column + side, 2)]
+    return [upright.thing(back, MIDDLE, 1, 2), upright.thing(front, MIDDLE, 3, 2)]
 
 
 def scene(rng, upright, most=4):
     ground, color, pattern = background(rng)
     roll = rng.random()
-    if roll < 0.45 or most == 1:
+    if roll < 0.3 or most == 1:
         return Scene(color, pattern, ground, [single(rng, upright)])
-    if roll < 0.75:
-        which = kinds(rng, int(rng.integers(2, most + 1)))
-        return Scene(color, pattern, ground, placed(rng, upright, which))
+    if roll < 0.7:
+        which = kinds(rng, min(int(rng.choice((2, 3, 4), p=(0.5, 0.25, 0.25))), most))
+        return Scene(color, pattern, ground, placed(upright, which))
     relation = RELATIONS[rng.integers(len(RELATIONS))]
     first, second = (int(k) for k in rng.choice(len(NAMES), 2, replace=False))
-    return Scene(color, pattern, ground, related(rng, upright, relation, first, second), relation)
+    return Scene(color, pattern, ground, related(upright, relation, first, second), relation)
 
 
 def caption(rng, scene):
@@ -113,10 +105,9 @@ def add(rng, upright, scene):
     if len(scene.things) > 3:
         return None
     kind, best = int(rng.integers(len(NAMES))), None
-    for cells in (MIDDLE, SMALL):
-        free = SIZE // CELL - cells + 1
-        for column in range(free):
-            for row in range(free):
+    for cells, spots in ((MIDDLE, (0, 2, 4)), (SMALL, range(SIZE // CELL - SMALL + 1))):
+        for column in spots:
+            for row in spots:
                 new = upright.thing(kind, cells, column, row)
                 room = min((max(abs(new.x - t.x), abs(new.y - t.y)) for t in scene.things), default=0)
                 if all(apart(new, t) for t in scene.things) and (best is None or room > best[0]):

@@ -60,7 +60,6 @@ def main():
         student=(str, None, "a state that the student begins with: adapted.py's. Left out: the teacher's"),
         steps=(int, 8, "of the student's drawings"),
         guidance=(float, 1.0, "of the teacher; 1 where it is inside already"),
-        shift=(float, 1.0, "of the points of time, the container's timestep_shift"),
         edits=(float, 0.25, "share of steps that edit"),
         pool=(int, 6000, "drawings that are kept, and a third as many edits"),
     )
@@ -73,11 +72,11 @@ def main():
     ae = Autoencoder(c).to(a.device)
     state.load(a.autoencoder, {"ae": ae})
     optimizer = Both(net.train_only(names), muon_rate=0.004, adam_rate=3e-4)
-    run = Run(a, {"net": net}, optimizer, rng, sizes={"experts": c.experts, "active": c.active})
+    own = {"experts": c.experts, "active": c.active}
+    run = Run(a, {"net": net}, optimizer, rng, sizes=own, steps=a.steps)
     drawings = Drawings(rng, ae, a.device, a.pool)
     edits = Edits(net, Variants(0), rng, ae, a.device, a.pool // 3)
-    points = torch.linspace(1, 0, a.steps + 1)
-    points = (a.shift * points / (1 + (a.shift - 1) * points)).to(a.device)
+    points = torch.linspace(1, 0, a.steps + 1).to(a.device)
     prompts = exam()
     run.skip_clock()
     while run.going():
@@ -98,7 +97,7 @@ def main():
         optimizer.step(share_of_rate(run.step, run.done, flat=0.5, floor=0.01))
         run.after_step(size, **{what: off.item()})
         if run.step % 1000 == 0:
-            pictures = drawing.draw(net, ae, words, prompts, device=a.device, steps=a.steps, scale=1.0, shift=a.shift)
+            pictures = drawing.draw(net, ae, words, prompts, device=a.device, steps=a.steps, scale=1.0)
             drawing.sheet(f"{a.out}-{run.step:06}.png", [pictures], prompts)
             run.skip_clock()
     run.save()

@@ -23,7 +23,7 @@ from scenes import change_of, composed, shown
 from sizes import SIZES
 from tokens import IM_END, IM_START, VISION_END, VISION_START, Words, made
 from train_vision import Heads
-from world import Variants, related, scattered
+from world import NAMES, Variants, related, scattered
 
 IGNORE = -100
 MISSED = ("looks", "places", "counts", "firsts", "standing", "middles", "gathers")  # of grounding.Facts, in the curve
@@ -32,8 +32,8 @@ MISSED = ("looks", "places", "counts", "firsts", "standing", "middles", "gathers
 class Sample:
     """A picture (or the two of a change) with what is asked of it."""
 
-    def __init__(self, rng, variants, twice=False):
-        before, after, self.change = change_of(rng, variants) if twice else (composed(rng, variants), None, None)
+    def __init__(self, rng, variants, twice=False, often=()):
+        before, after, self.change = change_of(rng, variants) if twice else (composed(rng, variants, often), None, None)
         self.scenes = [before, after] if twice else [before]
         self.pictures = [shown(rng, scene) for scene in self.scenes]
         self.kinds = [scene.cells(14) for scene in self.scenes]
@@ -248,6 +248,7 @@ def main():
         frozen=(float, 0.7, "share of the run in which the tower does not learn"),
         grounding=(float, 0.3, "weight of the losses on where words look and what is there"),
         tower_rate=(float, 0.3, "share of the rate with which the tower learns then: what it knows is not to be lost"),
+        often=(str, "", "names, with commas between, of which every third scene is to show one"),
         questions=(int, 96, "tokens of questions and answers on a picture"),
     )
     a = arguments(__doc__, samples=300_000, batch=48, **more)
@@ -255,6 +256,7 @@ def main():
     c = dataclasses.replace(SIZES[a.size], tokens=a.tokens, tokens_from=a.tokens_from)
     words = Words(made(a.tokenizer, c.vocabulary))
     variants = Variants(0)
+    often = [NAMES.index(name) for name in a.often.split(",") if name]
     net, head = Bagel(c, [VISION_START, VISION_END]).to(a.device), Heads(c.hidden).to(a.device)
     facts = grounding.Facts(c.hidden, c.layers).to(a.device)
     named = net.train_only({n for n, _ in net.named_parameters()} - net.drawing_names())
@@ -273,7 +275,7 @@ def main():
     while run.going():
         twice = run.done > 0.05 and run.step % 8 == 7
         size = a.batch // 2 if twice else a.batch
-        samples = [Sample(rng, variants, twice) for _ in range(size)]
+        samples = [Sample(rng, variants, twice, often) for _ in range(size)]
         with autocast(a.device):
             batch = batch_of(net, rng, words, samples, a.questions, a.device, run.done < a.frozen)
             answered, dense, right, missed = loss_of(net, head, facts, batch)
