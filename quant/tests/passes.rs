@@ -274,11 +274,6 @@ fn the_full_recipe_makes_the_same_bytes_on_any_number_of_threads_and_they_see_an
         score = "published"
         [width]
         understand = { keep = 0.75, layers = "1..5" }
-        [experts]
-        count = 16
-        active = 8
-        shared = 8
-        layers = "1..5"
         [precision]
         default = "Q8_0"
         keep = { "output" = "F16" }
@@ -321,7 +316,7 @@ fn the_full_recipe_makes_the_same_bytes_on_any_number_of_threads_and_they_see_an
         .unwrap();
     let picture = drawing.picture().unwrap();
     let question = "what is in the picture?";
-    let mut context = to_answer(&model, &[], &picture, None, question, false).unwrap();
+    let mut context = to_answer(&model, &[], None, &picture, None, question, false).unwrap();
     let written = context.write(&WriteOptions::greedy(16), &mut |_| {
         std::ops::ControlFlow::Continue(())
     });

@@ -26,7 +26,7 @@ fn valid(answer: &Value) {
 }
 
 fn scene() -> String {
-    let scene = root().join("tools/eval/scenes/000.png");
+    let scene = root().join("tools/eval/scenes/00003-0.png");
     scene.to_string_lossy().into_owned()
 }
 
@@ -104,7 +104,7 @@ fn agent(folder: &Path) -> std::process::Command {
 #[test]
 fn events_and_results_carry_the_object() {
     let broker = Mosquitto::start();
-    let lines = "schema = \"who.json\"\n[[watch.example]]\npicture = \"x.png\"\nanswer = { what = \"a snake\", count = 1, colour = \"other\" }";
+    let lines = "schema = \"who.json\"\n[[watch.example]]\npicture = \"x.png\"\nanswer = { what = \"a suitcase\", count = 1, colour = \"other\" }";
     let folder = watching(broker.port, "motion", lines);
     put(folder.path(), "who.json", SCHEMA);
     std::fs::copy(scene(), folder.path().join("x.png")).unwrap();

@@ -13,7 +13,7 @@ use kinglet_tests::{kinglet, program, root};
 
 fn scene() -> String {
     root()
-        .join("tools/eval/scenes/000.png")
+        .join("tools/eval/scenes/00003-0.png")
         .to_string_lossy()
         .into_owned()
 }
@@ -105,7 +105,39 @@ fn a_picture_comes_from_standard_input_too() {
     let bytes = std::fs::read(scene()).unwrap();
     child.stdin.take().unwrap().write_all(&bytes).unwrap();
     let (code, stdout, _) = program::finished(child.wait_with_output().unwrap());
-    assert_eq!((code, stdout.trim()), (0, "a snake"));
+    assert_eq!((code, stdout.trim()), (0, "a suitcase"));
+}
+
+/// Two pictures and what changed between them, of the held-out scenes.
+fn change() -> (String, String, String) {
+    let folder = root().join("tools/eval/scenes");
+    let truth = std::fs::read(folder.join("truth.json")).unwrap();
+    let truth: serde_json::Value = serde_json::from_slice(&truth).unwrap();
+    let scenes = truth.as_array().unwrap().iter();
+    let mut scenes = scenes.filter(|s| s["asks"][0][2].as_str().unwrap().contains("background"));
+    let scene = scenes
+        .find(|scene| scene["asks"][0][0] == "changed")
+        .unwrap();
+    let file = |i: usize| {
+        let file = folder.join(scene["pictures"][i].as_str().unwrap());
+        file.to_string_lossy().into_owned()
+    };
+    let answer = scene["asks"][0][2].as_str().unwrap().to_owned();
+    (file(0), file(1), answer)
+}
+
+#[test]
+fn two_pictures_are_compared() {
+    let (before, after, answer) = change();
+    let ask = ["see", &after, "--before", &before, "--ask", "what changed?"];
+    let (code, stdout, stderr) = program::run(&ask);
+    assert_eq!((code, stdout.trim()), (0, &*answer), "{stderr}");
+    refused(
+        &["see", &after, "--before", "nowhere.png"],
+        &["nowhere.png"],
+    );
+    let both = [&ask[..], &["--region", "0,0,50,50"]].concat();
+    assert_eq!(program::run(&both).0, 2);
 }
 
 #[test]
@@ -168,7 +200,7 @@ fn a_preview_is_like_the_picture_that_comes_of_it() {
     let (out, preview) = (path("out.png"), path("preview.png"));
     let arguments = [
         "draw",
-        "a strawberry on a blue background",
+        "a strawberry at the top left on a blue background",
         "--seed",
         "3",
         "-o",

@@ -116,7 +116,7 @@ impl Machine {
 }
 
 fn scene() -> String {
-    let scene = root().join("tools/eval/scenes/001.png");
+    let scene = root().join("tools/eval/scenes/00004-0.png");
     scene.to_string_lossy().into_owned()
 }
 

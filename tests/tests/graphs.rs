@@ -28,7 +28,7 @@ fn exported(folder: &TempDir, part: &str) -> String {
 
 fn scene() -> String {
     root()
-        .join("tools/eval/scenes/001.png")
+        .join("tools/eval/scenes/00004-0.png")
         .to_string_lossy()
         .into_owned()
 }

@@ -1,11 +1,11 @@
 """Stage 5: drawing in few steps, by progressive distillation with the guidance inside.
 
-One step of the student is to land where two steps of its teacher do (Salimans and Ho, 2022); the first teacher is the
+One step of the student is to land where a few steps of its teacher do (Salimans and Ho, 2022); the first teacher is the
 drawing model of stage 4 with guidance, which the student then has in it (Meng and others, 2023). So the result draws
 with the sampler that every model has, at a fixed number of steps and one pass a step:
 
-    train_few_steps.py s8 --teacher drawing --steps 8 --guidance 4 ...
-    train_few_steps.py s4 --teacher s8 --steps 4 ...         and 2, and 1
+    train_few_steps.py s4 --teacher drawing --steps 4 --parts 3 --guidance 4 ...
+    train_few_steps.py s2 --teacher s4 --steps 2 ...         and 1
 
 The student may have the drawing branch that compression has split into experts, of which it uses half: it learns to
 draw with these while it learns to draw in fewer steps.
@@ -41,7 +41,7 @@ def contexts_of(net, words, batch, guided):
 
 
 @torch.no_grad()
-def landing(teacher, contexts, x, start, end, guidance, parts=2):
+def landing(teacher, contexts, x, start, end, guidance, parts):
     """Where the teacher comes from x at times `start` to times `end` [B], in so many Euler steps."""
     for part in range(parts):
         now = start + (end - start) * part / parts
@@ -56,9 +56,10 @@ def main():
         tokenizer=(str, None, "its file"),
         autoencoder=(str, None, "a state of stage 1"),
         understanding=(str, None, "a state of stage 3"),
-        teacher=(str, None, "a state of stage 4, or of this stage with twice the steps"),
+        teacher=(str, None, "a state of stage 4, or of this stage with more steps"),
         student=(str, None, "a state that the student begins with: adapted.py's. Left out: the teacher's"),
-        steps=(int, 8, "of the student's drawings"),
+        steps=(int, 4, "of the student's drawings"),
+        parts=(int, 2, "steps of the teacher in one of the student"),
         guidance=(float, 1.0, "of the teacher; 1 where it is inside already"),
         edits=(float, 0.25, "share of steps that edit"),
         pool=(int, 6000, "drawings that are kept, and a third as many edits"),
@@ -88,7 +89,8 @@ def main():
         x = torch.lerp(latents, torch.randn(latents.shape).to(a.device), start[:, None, None])
         with autocast(a.device):
             with torch.no_grad():
-                behind = landing(teacher, contexts_of(teacher, words, batch, a.guidance != 1), x, start, end, a.guidance)
+                contexts = contexts_of(teacher, words, batch, a.guidance != 1)
+                behind = landing(teacher, contexts, x, start, end, a.guidance, a.parts)
             wanted = (x - behind) / (start - end)[:, None, None]
             (context,) = contexts_of(net, words, batch, False)
             v, _ = net.velocity(x, start, context[1], context[0])

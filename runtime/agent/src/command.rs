@@ -329,7 +329,7 @@ fn see(args: SeeArgs) -> Result<Action, String> {
         ask,
         region,
         form,
-        examples: Vec::new(),
+        ..Question::default()
     };
     Ok(Action::See { question, look })
 }

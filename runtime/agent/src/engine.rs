@@ -34,6 +34,8 @@ pub struct ModelInfo {
 pub struct Question {
     /// The question.
     pub ask: String,
+    /// A picture to compare with, which comes first.
+    pub before: Option<Picture>,
     /// The part of the picture that it is about: left, top, width, height in pixels.
     pub region: Option<[usize; 4]>,
     /// What the answer looks like.

@@ -86,9 +86,9 @@ impl Watch {
                 .transpose()?,
             question: Question {
                 ask: config.ask.clone(),
-                region: None,
                 examples: examples.collect::<Result<_>>()?,
                 form,
+                ..Question::default()
             },
             steps: Steps::of(config)?,
             gate: Gate::of(config),

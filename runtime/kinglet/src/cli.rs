@@ -112,6 +112,9 @@ pub(crate) struct SeeArgs {
     /// The question.
     #[arg(long, value_name = "QUESTION", default_value = kinglet_agent::command::DEFAULT_QUESTION)]
     pub(crate) ask: String,
+    /// A picture to compare with, as an earlier one: "what changed?".
+    #[arg(long, value_name = "PICTURE", conflicts_with = "region")]
+    pub(crate) before: Option<PathBuf>,
     /// Ask about this part of the picture: left, top, width and height in pixels.
     #[arg(long, value_name = "X,Y,W,H", value_parser = kinglet_agent::command::region)]
     pub(crate) region: Option<[usize; 4]>,

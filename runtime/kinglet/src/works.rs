@@ -83,14 +83,20 @@ impl<D: Device> Works for Arc<Model<D>> {
     ) -> Result<String, ModelError> {
         // What cannot be answered is refused before anything is computed.
         let shape = prepare(self, question)?;
-        let examples = question.examples.iter().map(|e| {
-            let (width, height) = (e.picture.width as usize, e.picture.height as usize);
-            let picture = Picture::from_rgb(width, height, e.picture.rgb.to_vec())?;
-            Ok((picture, e.answer.as_str()))
-        });
+        let examples = question.examples.iter();
+        let examples = examples.map(|e| Ok((plain(&e.picture)?, e.answer.as_str())));
         let examples: Vec<(Picture, &str)> = examples.collect::<Result<_, ModelError>>()?;
         let ask = &question.ask;
-        let mut context = to_answer(self, &examples, picture, question.region, ask, think)?;
+        let before = question.before.as_ref().map(plain).transpose()?;
+        let mut context = to_answer(
+            self,
+            &examples,
+            before.as_ref(),
+            picture,
+            question.region,
+            ask,
+            think,
+        )?;
         let written = match shape {
             Some(mut shape) => context.write_within(&mut shape, None, on_text)?,
             None => context.write(&WriteOptions::greedy(MOST_TOKENS), on_text)?,
@@ -149,13 +155,20 @@ fn shape<D: Device>(model: &Model<D>, form: &Form) -> Result<Option<Shape>, Mode
     })
 }
 
+/// A picture of the agent's as the model takes it.
+fn plain(picture: &kinglet_agent::Picture) -> Result<Picture, ModelError> {
+    let (width, height) = (picture.width as usize, picture.height as usize);
+    Picture::from_rgb(width, height, picture.rgb.to_vec())
+}
+
 /// What holds an answer to its form, if the question and the longest answer fit the context.
 fn prepare<D: Device>(model: &Model<D>, question: &Question) -> Result<Option<Shape>, ModelError> {
     let shape = shape(model, &question.form)?;
     let longest = shape.as_ref().map_or(0, Constraint::longest);
     // A text has two markers; a picture, at whatever size, one position.
     let text = |t: &str| Ok::<_, ModelError>(model.tokenizer.encode_data(t)?.len() + 2);
-    let mut positions = 1 + text(&question.ask)? + longest + 1;
+    let pictures = 1 + usize::from(question.before.is_some());
+    let mut positions = pictures + text(&question.ask)? + longest + 1;
     for example in &question.examples {
         positions += 1 + text(&question.ask)? + text(&example.answer)?;
     }

@@ -17,6 +17,8 @@ use crate::source::Source;
 /// A question about a picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeeRequest {
+    /// Width and height of a picture to compare with.
+    pub before: Option<(usize, usize)>,
     /// Width and height of the picture in pixels.
     pub picture: (usize, usize),
     /// The question.
@@ -85,9 +87,9 @@ fn stage(name: &'static str, times: usize, work: Work) -> Stage {
 
 fn seeing(model: &Arc<Model<Plan>>, see: &SeeRequest, stages: &mut Vec<Stage>) -> Result<()> {
     let plan = &model.device;
-    let (width, height) = see.picture;
-    let picture = Picture::from_rgb(width, height, vec![0; width * height * 3])?;
-    let mut context = to_answer(model, &[], &picture, None, &see.ask, false)?;
+    let black = |(width, height)| Picture::from_rgb(width, height, vec![0; width * height * 3]);
+    let (picture, before) = (black(see.picture)?, see.before.map(black).transpose()?);
+    let mut context = to_answer(model, &[], before.as_ref(), &picture, None, &see.ask, false)?;
     stages.push(stage("look", 1, plan.take()));
     // The last token looks back on all others: it is the most that one takes.
     let mut all = Work::default();
@@ -147,7 +149,9 @@ mod tests {
         let mut options = DrawOptions::defaults(&source.config);
         options.size = size;
         options.timesteps = timesteps;
+        options.guidance.text_scale = 4.0;
         let see = SeeRequest {
+            before: None,
             picture: (112, 112),
             ask: "what is in the picture?".to_owned(),
             answer: 5,

@@ -21,13 +21,14 @@ pub const PART_OF_PICTURE: &str = "The second picture is a part of the first.";
 /// The context of a question about a picture, or about a part of it (left, top, width, height):
 /// then the part comes beside the whole, with the words that say so. `think` puts the request to
 /// think before all. `examples` are pictures with the answers to the same question that are expected
-/// for them; they come before the picture.
+/// for them; they come first. `before` is a picture to compare with.
 ///
 /// # Errors
 /// [`crate::ModelError`] if the picture, the part or the question cannot be used.
 pub fn to_answer<D: Device>(
     model: &Arc<Model<D>>,
     examples: &[(Picture, &str)],
+    before: Option<&Picture>,
     picture: &Picture,
     region: Option<[usize; 4]>,
     question: &str,
@@ -42,6 +43,9 @@ pub fn to_answer<D: Device>(
         context.push_image(picture)?;
         context.push_text(question)?;
         context.push_text(answer)?;
+    }
+    if let Some(before) = before {
+        context.push_image(before)?;
     }
     context.push_image(picture)?;
     if let Some(part) = part {

@@ -111,7 +111,7 @@ fn own_size(model: &Model<Scalar>) -> (usize, usize) {
 }
 
 fn answer(model: &Arc<Model<Scalar>>, picture: &Picture) -> String {
-    let mut context = to_answer(model, &[], picture, None, "what is it?", false).unwrap();
+    let mut context = to_answer(model, &[], None, picture, None, "what is it?", false).unwrap();
     let written = context.write(&WriteOptions::greedy(12), &mut |_| {
         std::ops::ControlFlow::Continue(())
     });

@@ -15,9 +15,9 @@ use kinglet_quant::measure::psnr;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::error::{Result, data_error};
 use crate::judges::Judges;
 use crate::kept;
-use crate::program::{Result, data_error};
 use crate::prompts::Wanted;
 use crate::share::Share;
 use crate::verdict::Verdict;

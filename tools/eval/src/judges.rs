@@ -7,9 +7,9 @@ use kinglet_model::Picture;
 use serde_json::Value;
 
 use crate::colour::border_colour;
+use crate::error::{Result, data_error};
 use crate::kept::identity;
 use crate::places::{Places, Thing};
-use crate::program::{Result, data_error};
 use crate::prompts::Wanted;
 use crate::verdict::Verdict;
 

@@ -11,8 +11,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::error::{Result, data_error};
 use crate::pool::on_all_cores;
-use crate::program::{Result, data_error};
 
 /// The result of every number: those of a file that was made for the same `task`, the others by `work`, one on each
 /// core, added to the file. A file of another task begins anew.

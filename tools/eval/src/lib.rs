@@ -1,5 +1,4 @@
-//! What the product's `see` and `draw` are worth on held-out scenes. The program is run as a user
-//! runs it; only the table links the model, since it needs thousands of pictures.
+//! What a model's answers and drawings are worth on held-out scenes. The model is linked: marks take thousands of pictures.
 //!
 //! # Layout
 //! - [`questions`]: answers to what tools/train/held_out.py asks, by ability and condition.
@@ -9,29 +8,26 @@
 //!   [`colour`]: the background's name.
 //! - [`page`]: answers and drawings of two containers beside each other.
 //! - [`table`]: what compression costs; [`steps`]: what fewer passes do.
-//! - [`share`]: shares with their intervals; [`kept`]: results on disk; [`pool`]: work on all cores.
-//! - [`see`], [`draw`], [`judge`], [`program`]: the bundled model's marks through the program.
+//! - [`share`]: shares with their intervals; [`kept`]: results on disk; [`pool`]: work on all cores;
+//!   [`error`]: why something cannot be evaluated.
 
 pub mod colour;
-pub mod draw;
 pub mod drawings;
-pub mod judge;
+pub mod error;
 pub mod judges;
 pub mod kept;
 pub mod page;
 pub mod places;
 pub mod pool;
-pub mod program;
 pub mod prompts;
 pub mod questions;
-pub mod see;
 pub mod share;
 pub mod steps;
 pub mod table;
 pub mod verdict;
 pub mod way;
 
-pub use program::{EvalError, Program, Result};
+pub use error::{EvalError, Result};
 pub use share::Share;
 
 use std::path::PathBuf;

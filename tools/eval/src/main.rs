@@ -7,39 +7,15 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kinglet_eval::judges::Judges;
 use kinglet_eval::way::Way;
-use kinglet_eval::{
-    EvalError, Program, Result, draw, drawings, page, prompts, questions, see, steps, table,
-};
+use kinglet_eval::{EvalError, Result, drawings, page, prompts, questions, steps, table};
 use kinglet_model::{Model, Source};
 use serde_json::json;
 
-/// Marks for what `kinglet` sees and draws, on held-out scenes.
+/// Marks for what models answer and draw, on held-out scenes.
 #[derive(Debug, Parser)]
-#[command(args_conflicts_with_subcommands = true)]
 struct Arguments {
     #[command(subcommand)]
-    command: Option<Command>,
-    /// The program.
-    #[arg(long, default_value = "target/release/kinglet")]
-    program: PathBuf,
-    /// A model instead of the bundled one.
-    #[arg(long)]
-    model: Option<PathBuf>,
-    /// Steps of a drawing instead of the model's own.
-    #[arg(long)]
-    steps: Option<usize>,
-    /// So many drawings of every object.
-    #[arg(long, default_value_t = 1)]
-    rounds: usize,
-    /// Tries for a drawing, of which the model keeps the one that it likes best.
-    #[arg(long, default_value_t = 1)]
-    tries: usize,
-    /// Keeps the drawings in this folder.
-    #[arg(long)]
-    drawings: Option<PathBuf>,
-    /// One JSON object.
-    #[arg(long)]
-    json: bool,
+    command: Command,
 }
 
 #[derive(Debug, Subcommand)]
@@ -170,66 +146,29 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
-    match &arguments.command {
-        Some(Command::Marks(arguments)) => return marks(arguments),
-        Some(Command::Steps(arguments)) => {
-            let text = steps::run(&steps::Options {
-                model: arguments.model.clone(),
-                ways: arguments.ways.clone(),
-                scenes: arguments.scenes.clone(),
-                judges: arguments.judges.clone(),
-                most: arguments.most,
-                folder: arguments.output.clone(),
-            })?;
-            print!("{text}");
-            return Ok(());
-        }
-        Some(Command::Table(arguments)) => {
-            let text = table::run(&table::Options {
-                source: arguments.source.clone(),
-                variants: arguments.variants.clone(),
-                scenes: arguments.scenes.clone(),
-                judges: arguments.judges.clone(),
-                folder: arguments.output.clone(),
-                looks: arguments.looks,
-                drawings: arguments.drawings,
-                steps: arguments.steps,
-                only: arguments.only.clone(),
-            })?;
-            print!("{text}");
-            return Ok(());
-        }
-        None => {}
-    }
-    let program = Program::new(&arguments.program, arguments.model.as_deref());
-    let seen = see::run(&program)?;
-    let temporary = tempfile::tempdir().map_err(|e| kinglet_eval::EvalError::Data {
-        path: "a temporary folder".to_owned(),
-        reason: e.to_string(),
-    })?;
-    let folder = arguments.drawings.as_deref().unwrap_or(temporary.path());
-    let (steps, tries) = (
-        arguments.steps.map(|n| n.to_string()),
-        arguments.tries.to_string(),
-    );
-    let mut further = vec!["--tries", &tries];
-    if let Some(steps) = &steps {
-        further.extend(["--steps", steps]);
-    }
-    let count = draw::objects() * arguments.rounds;
-    let drawn = draw::run(&program, folder, count, &further)?;
-    if arguments.json {
-        println!("{}", json!({ "see": seen, "draw": drawn }));
-        return Ok(());
-    }
-    println!("seeing: naming      {}", seen.naming);
-    println!("seeing: lists       {}", seen.lists);
-    println!("seeing: counting    {}", seen.counting);
-    println!("seeing: background  {}", seen.background);
-    println!("seeing: regions     {}", seen.regions);
-    println!("drawing: strict     {}", drawn.strict);
-    println!("drawing: plain      {}", drawn.plain);
-    println!("drawing: background {}", drawn.background);
+    let text = match &arguments.command {
+        Command::Marks(arguments) => return marks(arguments),
+        Command::Steps(arguments) => steps::run(&steps::Options {
+            model: arguments.model.clone(),
+            ways: arguments.ways.clone(),
+            scenes: arguments.scenes.clone(),
+            judges: arguments.judges.clone(),
+            most: arguments.most,
+            folder: arguments.output.clone(),
+        })?,
+        Command::Table(arguments) => table::run(&table::Options {
+            source: arguments.source.clone(),
+            variants: arguments.variants.clone(),
+            scenes: arguments.scenes.clone(),
+            judges: arguments.judges.clone(),
+            folder: arguments.output.clone(),
+            looks: arguments.looks,
+            drawings: arguments.drawings,
+            steps: arguments.steps,
+            only: arguments.only.clone(),
+        })?,
+    };
+    print!("{text}");
     Ok(())
 }
 

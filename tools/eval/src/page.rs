@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::drawings::{self, Drawn};
-use crate::program::{Result, data_error};
+use crate::error::{Result, data_error};
 use crate::prompts::Wanted;
 use crate::questions::{Answered, Marks, Scene};
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crate::program::{EvalError, Result, data_error};
+use crate::error::{EvalError, Result, data_error};
 
 /// Does the work of every number, one on each core: a small model gains more from that than from many
 /// threads for one picture.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::program::{Result, data_error};
+use crate::error::{Result, data_error};
 
 /// Something to draw, or an edit of a picture.
 #[derive(Debug, Clone, Default, Deserialize)]

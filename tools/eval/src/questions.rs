@@ -11,8 +11,8 @@ use kinglet_kernels::Cpu;
 use kinglet_model::{Model, Picture, Source, WriteOptions};
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Result, data_error};
 use crate::pool::on_all_cores;
-use crate::program::{Result, data_error};
 use crate::prompts::first_of_each;
 use crate::share::Share;
 

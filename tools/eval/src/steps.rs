@@ -1,5 +1,5 @@
-//! What fewer passes cost: one model, the same prompts and noise, drawn in many ways. The first way is the one that all
-//! others are compared with.
+//! What fewer passes cost: one model (or what was distilled from it), the same prompts and noise, drawn in many ways. The
+//! first way is the one that all others are compared with.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use kinglet_model::{Model, Source};
 
 use crate::drawings::{Drawn, Easel};
+use crate::error::{Result, data_error};
 use crate::judges::Judges;
-use crate::program::{Result, data_error};
 use crate::prompts::{Wanted, first_of_each, wanted};
 use crate::share::Share;
 use crate::table::paired::Difference;
@@ -52,10 +52,15 @@ pub fn run(options: &Options) -> Result<String> {
     );
     let mut first: Option<(PathBuf, BTreeMap<usize, Drawn>)> = None;
     for way in way::ways(&options.ways)? {
+        let file = way.model.as_deref().unwrap_or(&options.model);
+        let model = match &way.model {
+            Some(other) => Model::on_cpu(&Source::open(other)?)?,
+            None => model.clone(),
+        };
         let folder = options.folder.join(slug(&way.name));
         let easel = Easel {
-            model: model.clone(),
-            file: &options.model,
+            model,
+            file,
             way: &way,
             scenes: &options.scenes,
             folder: folder.clone(),

@@ -1,11 +1,11 @@
 //! Ways to draw.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kinglet_model::{Config, DrawOptions, Sampler};
 use serde::{Deserialize, Serialize};
 
-use crate::program::{Result, data_error};
+use crate::error::{Result, data_error};
 
 /// A way to draw; what is left out is the model's own.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
@@ -13,6 +13,8 @@ use crate::program::{Result, data_error};
 pub struct Way {
     /// What it is called in the table.
     pub name: String,
+    /// Another container than the one that all ways are of: one whose steps are distilled.
+    pub model: Option<PathBuf>,
     steps: Option<usize>,
     sampler: Option<String>,
     shift: Option<f32>,

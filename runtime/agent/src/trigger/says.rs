@@ -18,11 +18,11 @@ pub(super) fn parse(text: &str) -> Option<(String, Duration)> {
     (!rule.trim().is_empty()).then(|| (rule.to_owned(), period))
 }
 
-/// What the model is asked; it answers yes or no.
+/// What the model is asked; it can only answer yes or no, so a question needs no words that say so.
 pub(super) fn question(rule: &str) -> Question {
     let rule = rule.trim();
     let ask = if rule.ends_with('?') {
-        format!("{rule} Answer yes or no.")
+        rule.to_owned()
     } else {
         format!("Is this true of the picture: {rule}? Answer yes or no.")
     };

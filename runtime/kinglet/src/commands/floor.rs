@@ -60,6 +60,7 @@ pub(super) fn measure(cli: &Cli, cpu: Cpu, roof: &Roof) -> Outcome<Option<Vec<Ti
     };
     let mut request = Request {
         see: Some(SeeRequest {
+            before: None,
             picture: PICTURE,
             ask: question.ask.clone(),
             answer: 0,

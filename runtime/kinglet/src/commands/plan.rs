@@ -85,6 +85,7 @@ pub(crate) fn usual(source: &Source) -> Request {
     let draw = || (String::new(), DrawOptions::defaults(&source.config));
     Request {
         see: Some(SeeRequest {
+            before: None,
             picture: CAMERA,
             ask: kinglet_agent::command::DEFAULT_QUESTION.to_owned(),
             answer: crate::works::MOST_TOKENS,
@@ -176,6 +177,7 @@ fn request(source: &Source, args: &PlanArgs) -> Outcome<Request> {
     }
     Ok(Request {
         see: Some(SeeRequest {
+            before: None,
             picture: args.picture,
             ask: args.ask.clone(),
             answer: args.tokens,

@@ -21,9 +21,11 @@ pub(crate) fn run(cli: &Cli, args: &SeeArgs) -> Outcome {
         None => Form::Text,
     };
     let picture = super::picture(&args.image)?;
+    let before = args.before.as_deref().map(super::picture).transpose()?;
     let source = model::open(cli.model.as_deref())?;
     let request = Request {
         see: Some(SeeRequest {
+            before: before.as_ref().map(|b| (b.width(), b.height())),
             picture: (picture.width(), picture.height()),
             ask: args.ask.clone(),
             answer: MOST_TOKENS,
@@ -36,6 +38,11 @@ pub(crate) fn run(cli: &Cli, args: &SeeArgs) -> Outcome {
     let started = Instant::now();
     let question = Question {
         ask: args.ask.clone(),
+        before: before.as_ref().map(|before| kinglet_agent::Picture {
+            width: before.width() as u32,
+            height: before.height() as u32,
+            rgb: before.rgb().to_vec().into(),
+        }),
         region: args.region,
         form,
         examples: Vec::new(),

@@ -18,7 +18,7 @@ pub mod work;
 
 use std::path::PathBuf;
 
-use crate::program::{Result, data_error};
+use crate::error::{Result, data_error};
 
 /// What is measured, and where.
 #[derive(Debug, Clone)]

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::print::columns;
 use super::variants::{Variant, slug};
 use super::work::Results;
-use crate::program::{Result, data_error};
+use crate::error::{Result, data_error};
 use crate::share::Share;
 
 const WIDTH: f64 = 720.0;

@@ -5,7 +5,7 @@ use std::path::Path;
 use kinglet_quant::Recipe;
 use serde::Deserialize;
 
-use crate::program::{Result, data_error};
+use crate::error::{Result, data_error};
 
 /// A variant of the source.
 #[derive(Debug, Clone, Deserialize)]
