@@ -35,7 +35,7 @@ fn a_watch_does_what_it_may_and_tells_it() {
     let mut text = std::fs::read_to_string(&file).unwrap();
     text = text.replace("\"picture\"", "\"picture\", \"crop\"");
     text.push_str(
-        "\n[watch.steps]\nask = \"Look closely.\"\nmax = 12\nallow = [\"look\", \"snapshot\", \"publish\", \"draw:a red circle\", \"output:light=on\"]\n\n[[output]]\nname = \"light\"\nfile = \"light\"\nvalues = { on = \"1\", off = \"0\" }\n",
+        "\n[watch.steps]\nask = \"what is in the picture?\"\nmax = 12\nallow = [\"look\", \"snapshot\", \"publish\", \"draw:a red circle\", \"output:light=on\"]\n\n[[output]]\nname = \"light\"\nfile = \"light\"\nvalues = { on = \"1\", off = \"0\" }\n",
     );
     std::fs::write(&file, text).unwrap();
     let light = folder.path().join("light");
