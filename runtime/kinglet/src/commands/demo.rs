@@ -279,11 +279,8 @@ impl Viewer<'_> {
             return Err(Failure::new(format_args!("the drawing failed: {error}")));
         } else {
             self.bar = Bar::new("drawing");
-            let seconds = self.asked.map_or(0.0, |t| t.elapsed().as_secs_f64());
-            self.say(&format!(
-                "drawn in {seconds:.1} s: {}",
-                self.output.display()
-            ))?;
+            let ms = self.asked.map_or(0, |t| t.elapsed().as_millis());
+            self.say(&format!("drawn in {ms} ms: {}", self.output.display()))?;
             self.picture = Some(json!({ "file": self.output, "result": result }));
         }
         Ok(())
