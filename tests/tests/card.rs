@@ -26,11 +26,11 @@ const SEEING: [(&str, f64); 8] = [
 
 /// Shares of drawings that show what their category is named for.
 const DRAWING: [(&str, f64); 6] = [
-    ("single object", 76.7),
-    ("two object", 37.3),
-    ("counting", 50.0),
-    ("colors", 71.7),
-    ("position", 40.7),
+    ("single object", 77.3),
+    ("two object", 36.5),
+    ("counting", 48.9),
+    ("colors", 73.4),
+    ("position", 34.4),
     ("edit: remove", 62.8),
 ];
 
