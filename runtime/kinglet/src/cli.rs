@@ -200,7 +200,7 @@ pub(crate) struct CompressArgs {
     /// recipe runs the source anyway, else none.
     #[arg(long, value_name = "N", requires = "recipe")]
     pub(crate) measure: Option<usize>,
-    /// Scores to go into the result's report, as `kinglet-eval --json` prints them: those of an earlier
+    /// Scores to go into the result's report, as `kinglet-eval marks --json` prints them: those of an earlier
     /// result of this recipe, which has the same weights.
     #[arg(long, value_name = "SCORES.json", requires = "recipe")]
     pub(crate) scores: Option<PathBuf>,

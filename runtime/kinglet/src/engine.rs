@@ -8,7 +8,7 @@ use kinglet_agent::{DrawRequest, Engine, EngineError, ModelInfo, Progress, Quest
 use kinglet_model::{DrawOptions, ModelError, Picture};
 
 use crate::governor::Reins;
-use crate::works::{Works, to_agent};
+use crate::works::{Works, from_agent, to_agent};
 
 /// The smallest side of a picture that is seen smaller, in pixels.
 const SMALLEST: usize = 112;
@@ -36,7 +36,7 @@ impl Engine for ModelEngine {
         question: &Question,
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<String, EngineError> {
-        let picture = from_agent(picture)?;
+        let picture = from_agent(picture).map_err(refused)?;
         if self.reins.smaller()
             && let Some((picture, question)) = halved(&picture, question).map_err(refused)?
         {
@@ -63,7 +63,7 @@ impl Engine for ModelEngine {
         request: &DrawRequest,
         progress: Progress<'_>,
     ) -> Result<agent::Picture, EngineError> {
-        let picture = from_agent(picture)?;
+        let picture = from_agent(picture).map_err(refused)?;
         let size = picture.size_by(&self.works.config().latent.rule);
         let defaults = DrawOptions::edit_defaults(self.works.config(), size);
         let request = self.reins.drawing(request, defaults.timesteps - 1)?;
@@ -83,11 +83,6 @@ impl ModelEngine {
         let seen = self.works.see(picture, question, false, on_text);
         seen.map_err(refused)
     }
-}
-
-fn from_agent(picture: &agent::Picture) -> Result<Picture, EngineError> {
-    let (width, height) = (picture.width as usize, picture.height as usize);
-    Picture::from_rgb(width, height, picture.rgb.to_vec()).map_err(refused)
 }
 
 /// A picture and a question about it with sides half as long; none if they are short already.

@@ -84,10 +84,10 @@ impl<D: Device> Works for Arc<Model<D>> {
         // What cannot be answered is refused before anything is computed.
         let shape = prepare(self, question)?;
         let examples = question.examples.iter();
-        let examples = examples.map(|e| Ok((plain(&e.picture)?, e.answer.as_str())));
+        let examples = examples.map(|e| Ok((from_agent(&e.picture)?, e.answer.as_str())));
         let examples: Vec<(Picture, &str)> = examples.collect::<Result<_, ModelError>>()?;
         let ask = &question.ask;
-        let before = question.before.as_ref().map(plain).transpose()?;
+        let before = question.before.as_ref().map(from_agent).transpose()?;
         let mut context = to_answer(
             self,
             &examples,
@@ -135,6 +135,11 @@ impl<D: Device> Works for Arc<Model<D>> {
     }
 }
 
+pub(crate) fn from_agent(picture: &agent::Picture) -> Result<Picture, ModelError> {
+    let (width, height) = (picture.width as usize, picture.height as usize);
+    Picture::from_rgb(width, height, picture.rgb.to_vec())
+}
+
 pub(crate) fn to_agent(picture: &Picture) -> agent::Picture {
     agent::Picture {
         width: picture.width() as u32,
@@ -153,12 +158,6 @@ fn shape<D: Device>(model: &Model<D>, form: &Form) -> Result<Option<Shape>, Mode
         }
         Form::YesOrNo => Some(Shape::of_words(model.vocabulary()?, &["yes", "no"])?),
     })
-}
-
-/// A picture of the agent's as the model takes it.
-fn plain(picture: &kinglet_agent::Picture) -> Result<Picture, ModelError> {
-    let (width, height) = (picture.width as usize, picture.height as usize);
-    Picture::from_rgb(width, height, picture.rgb.to_vec())
 }
 
 /// What holds an answer to its form, if the question and the longest answer fit the context.

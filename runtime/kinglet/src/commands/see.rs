@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::cli::{Cli, SeeArgs};
 use crate::failure::{Failure, Outcome};
 use crate::model;
-use crate::works::MOST_TOKENS;
+use crate::works::{MOST_TOKENS, to_agent};
 
 pub(crate) fn run(cli: &Cli, args: &SeeArgs) -> Outcome {
     let form = match &args.schema {
@@ -38,11 +38,7 @@ pub(crate) fn run(cli: &Cli, args: &SeeArgs) -> Outcome {
     let started = Instant::now();
     let question = Question {
         ask: args.ask.clone(),
-        before: before.as_ref().map(|before| kinglet_agent::Picture {
-            width: before.width() as u32,
-            height: before.height() as u32,
-            rgb: before.rgb().to_vec().into(),
-        }),
+        before: before.as_ref().map(to_agent),
         region: args.region,
         form,
         examples: Vec::new(),
