@@ -67,13 +67,18 @@ def guided(velocities, scale):
     return led * (length(v) / (length(led) + 1e-8)).clamp(max=1)[:, None, None]
 
 
+def times_of(steps, shift):
+    """From 1 to 0; a shift above 1 has more of them near the noise."""
+    even = torch.linspace(1, 0, steps + 1)
+    return shift * even / (1 + (shift - 1) * even)
+
+
 @torch.no_grad()
 def follow(net, contexts, count, seed, steps=24, scale=4.0, shift=1.0, device="cpu"):
     """Euler steps from noise; contexts: (with the text, without it), each (cache, position [B])."""
     chance = torch.Generator().manual_seed(seed)
     x = torch.randn(count, TOKENS, 64, generator=chance).to(device)
-    times = torch.linspace(1, 0, steps + 1)
-    times = shift * times / (1 + (shift - 1) * times)
+    times = times_of(steps, shift)
     for now, then in zip(times[:-1], times[1:]):
         asked = contexts if scale != 1 else contexts[:1]
         with autocast(device):

@@ -75,13 +75,7 @@ def nothing(rng, variants, scene):
     return copy.copy(scene), None, "nothing"
 
 
-EDITS = [add, remove, replace, repaint]
-CHANGES = EDITS + [move, nothing]
-
-
-def edited(rng, variants, scene):
-    """(scene after, order, what changed) of a random edit; None where it did not fit."""
-    return EDITS[rng.integers(len(EDITS))](rng, variants, scene)
+CHANGES = [add, remove, replace, repaint, move, nothing]
 
 
 def changed(rng, variants, scene):

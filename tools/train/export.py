@@ -40,9 +40,9 @@ def checkpoint_name(name):
     raise ValueError(f"the tensor {name} has no place in a checkpoint")
 
 
-def settings(c, ae, draws, steps):
+def settings(c, ae, draws, steps, shift):
     """{file: content} of the configuration, for sizes `c` and the autoencoder's measured scale; steps: those that the
-    drawing branch was distilled to, with its guidance inside, or None."""
+    drawing branch was distilled to, with its guidance inside, or None; shift: of these steps' times."""
     scale = 1.0 if steps else 4.0
     language = dict(
         architectures=["Qwen2ForCausalLM"], model_type="qwen2", vocab_size=c.vocabulary, hidden_size=c.hidden,
@@ -71,7 +71,7 @@ def settings(c, ae, draws, steps):
         ),
         vae_transform=picture(16), vit_transform=picture(14),
         draw=dict(
-            num_timesteps=(steps or 24) + 1, timestep_shift=1.0, cfg_text_scale=scale, cfg_interval=[0.0, 1.0],
+            num_timesteps=(steps or 24) + 1, timestep_shift=shift, cfg_text_scale=scale, cfg_interval=[0.0, 1.0],
             cfg_renorm_type="global", cfg_renorm_min=0.0,
         ),
         edit=dict(cfg_text_scale=scale, cfg_img_scale=1.0, cfg_renorm_type="global"),
@@ -93,8 +93,9 @@ def main(understanding, autoencoder, tokenizer, out, drawing=None, size="tiny"):
     pieces = {k.removeprefix("ae/"): v.float().contiguous() for k, v in ae.items() if k.startswith(("ae/encoder", "ae/decoder"))}
     if drawing:
         save_file(pieces, out / "ae.safetensors")
-    steps = drawing and state.facts_of(drawing).get("steps")
-    for file, content in settings(c, ae, bool(drawing), steps).items():
+    facts = state.facts_of(drawing) if drawing else {}
+    own = settings(c, ae, bool(drawing), facts.get("steps"), facts.get("shift", 1.0))
+    for file, content in own.items():
         (out / file).write_text(json.dumps(content, indent=1) + "\n")
     shutil.copy(tokenizer, out / "tokenizer.json")
     count = lambda tensors: sum(t.numel() for t in tensors.values())

@@ -16,12 +16,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+import edits
+import layouts
 import talk
-from edits import EDITS
 from scenes import change_of
 from world import NAMES, Variants, finished, first_and_second, patched, related, scattered, through_camera, written_over
 
 CONDITIONS = ["plain", "noise", "blur", "exposure", "patch", "text"]
+EDITS = ["add", "remove", "replace", "repaint"]
 ASKS = {
     "count": talk.ask_count, "count of": talk.ask_count_of, "is there": talk.ask_is_there, "where": talk.ask_where,
     "which": talk.ask_which, "relation": talk.ask_relation, "background": talk.ask_ground,
@@ -84,20 +86,34 @@ def drawn(rng, variants, category):
     }  # fmt: skip
 
 
-def edit_of(rng, variants, out, number):
-    scene = scattered(rng, variants, int(rng.integers(1, 4)))
-    change = EDITS[number % len(EDITS)]
-    made = change(rng, variants, scene)
-    if made is None:
-        return None
-    after, order, _ = made
-    file = f"edit-{number:05}.png"
-    Image.fromarray(finished(scene.paint())).save(out / file)
-    same = [t for t in after.things if any(t is before for before in scene.things)]
-    return {
-        "category": f"edit: {change.__name__}", "prompt": order, "picture": file, "things": [t.name for t in after.things],
-        "background": after.color, "relation": None, "kept": [[t.name, t.x, t.y] for t in same],
-    }  # fmt: skip
+class Edits:
+    """Edits of scenes as the model draws them ("edit: ..."), or of any scenes ("edit anywhere: ...")."""
+
+    def __init__(self, rng, out, variants):
+        self.rng, self.out, self.variants, self.number = rng, out, variants, 0
+        self.upright = layouts.Upright()
+
+    def made(self, name, anywhere):
+        """One, tried until it fits."""
+        while True:
+            if anywhere:
+                before = scattered(self.rng, self.variants, int(self.rng.integers(1, 4)))
+                change = getattr(edits, name)(self.rng, self.variants, before)
+            else:
+                before = layouts.before_edit(self.rng, self.upright)
+                change = getattr(layouts, name)(self.rng, self.upright, before)
+            if change:
+                break
+        after, order = change[:2]
+        file = f"edit-{self.number:05}.png"
+        self.number += 1
+        Image.fromarray(finished(before.paint())).save(self.out / file)
+        same = [t for t in after.things if any(t is old for old in before.things)]
+        return {
+            "category": f"edit anywhere: {name}" if anywhere else f"edit: {name}", "prompt": order, "picture": file,
+            "things": [t.name for t in after.things], "background": after.color, "relation": None,
+            "kept": [[t.name, t.x, t.y] for t in same],
+        }  # fmt: skip
 
 
 def prompts(rng, variants, out, count):
@@ -108,11 +124,9 @@ def prompts(rng, variants, out, count):
             if row := drawn(rng, variants, category):
                 rows.append(row)
                 made += 1
-    number = 0
-    while number < count:
-        if row := edit_of(rng, variants, out, number):
-            rows.append(row)
-            number += 1
+    change = Edits(rng, out, variants)
+    for anywhere in (False, True):
+        rows += [change.made(EDITS[i % len(EDITS)], anywhere) for i in range(count)]
     return rows
 
 

@@ -87,6 +87,19 @@ def scene(rng, upright, most=4):
     return Scene(color, pattern, ground, related(upright, relation, first, second), relation)
 
 
+def cornered(rng, upright):
+    """One to three things in corners: such a scene has room for one more in the form that drawing knows best."""
+    ground, color, pattern = background(rng)
+    spots = rng.permutation([(0, 0), (4, 0), (0, 4), (4, 4)])[: rng.integers(1, 4)]
+    which = rng.choice(len(NAMES), len(spots), replace=False)
+    return Scene(color, pattern, ground, [upright.thing(int(kind), MIDDLE, *spot) for kind, spot in zip(which, spots)])
+
+
+def before_edit(rng, upright):
+    """A scene as the model draws them, with room for one thing more."""
+    return cornered(rng, upright) if rng.random() < 0.5 else scene(rng, upright, most=3)
+
+
 def caption(rng, scene):
     """What asks for it: of a single thing, a size that is not the usual one and a place that is not the middle are said."""
     if len(scene.things) != 1:
@@ -98,6 +111,11 @@ def caption(rng, scene):
     if place and rng.random() < (0.2 if middle else 0.6 if size else 1.0):
         words = f"{words} {place}"
     return f"{words} on {talk.ground(scene)}"
+
+
+def asked(rng, scene):
+    """A caption, or now and then words that leave the background open."""
+    return talk.what(scene) if rng.random() < 0.1 else caption(rng, scene)
 
 
 def add(rng, upright, scene):

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 import drawing
 import layouts
 import state
-import talk
 from assembled import assembled
 from autoencoder import Autoencoder
 from model import pixels
@@ -32,10 +31,21 @@ class Drawings:
         for at in range(0, size, 500):
             self.rows += self.fresh(min(500, size - at))
 
+    def scene(self):
+        return layouts.scene(self.rng, self.upright)
+
+    def asked(self, count):
+        """(texts, what a model is shown before them)"""
+        return [layouts.asked(self.rng, self.scene()) for _ in range(count)], ()
+
+    def latents(self, scenes):
+        """[count, TOKENS, 64], and the pictures"""
+        pictures = pixels(np.stack([finished(scene.paint()) for scene in scenes]), self.device)
+        return drawing.encoded(self.ae, pictures, self.device), pictures
+
     def fresh(self, count):
-        scenes = [layouts.scene(self.rng, self.upright) for _ in range(count)]
-        pictures = pixels(np.stack([finished(s.paint()) for s in scenes]), self.device)
-        return list(zip(scenes, drawing.encoded(self.ae, pictures, self.device)))
+        scenes = [self.scene() for _ in range(count)]
+        return list(zip(scenes, self.latents(scenes)[0]))
 
     def renew(self, count):
         count = max(count, 1)
@@ -49,14 +59,11 @@ class Drawings:
         return torch.stack([z for _, z in rows]), prompts, np.stack([s.cells(16) for s, _ in rows])
 
     def prompt(self, scene):
-        roll = self.rng.random()
-        if roll < 0.1:
-            return ""
-        return talk.what(scene) if roll < 0.2 else layouts.caption(self.rng, scene)
+        return "" if self.rng.random() < 0.1 else layouts.asked(self.rng, scene)
 
 
 class Edits(Drawings):
-    """The same of scenes before and after an order; those before may look like any picture, not only like drawings."""
+    """The same of scenes before and after an order; most of those before look like drawings, some like any picture."""
 
     def __init__(self, net, variants, *more):
         self.net, self.variants = net, variants
@@ -64,24 +71,28 @@ class Edits(Drawings):
 
     def change(self):
         while True:
-            if self.rng.random() < 0.5:
-                before = layouts.scene(self.rng, self.upright, most=3)
+            if self.rng.random() < 0.8:
+                before = layouts.before_edit(self.rng, self.upright)
             else:
                 before = scattered(self.rng, self.variants, int(self.rng.integers(1, 4)))
             if change := layouts.edited(self.rng, self.upright, before):
                 return before, *change
 
     @torch.no_grad()
+    def shown(self, scenes):
+        """What editing puts before an order: latents and the tower's output of each scene."""
+        latents, pictures = self.latents(scenes)
+        with autocast(self.device):
+            return latents, torch.cat([self.net.look(part) for part in pictures.split(64)])
+
+    def asked(self, count):
+        befores, _, orders = zip(*[self.change() for _ in range(count)])
+        return list(orders), self.shown(befores)
+
     def fresh(self, count):
         changes = [self.change() for _ in range(count)]
-        both = []
-        for i in (0, 1):
-            pictures = pixels(np.stack([finished(c[i].paint()) for c in changes]), self.device)
-            both.append(drawing.encoded(self.ae, pictures, self.device))
-            if i == 0:
-                with autocast(self.device):
-                    vision = torch.cat([self.net.look(part) for part in pictures.split(64)])
-        return [(c[1], z, before, seen, c[2]) for c, before, z, seen in zip(changes, *both, vision)]
+        befores, afters, orders = zip(*changes)
+        return list(zip(afters, self.latents(afters)[0], *self.shown(befores), orders))
 
     def batch(self, count):
         """(latents after, orders, kinds of cells after, latents before, the tower's output before)"""
@@ -133,6 +144,7 @@ def main():
         autoencoder=(str, None, "a state of stage 1"),
         edits=(float, 0.25, "share of steps that edit"),
         pool=(int, 6000, "drawings that are kept, and a third as many edits"),
+        flat=(float, 0.6, "share of the samples after which the rate falls"),
     )
     a = arguments(__doc__, samples=600_000, batch=64, **more)
     rng = state.fresh_rng(7)
@@ -160,7 +172,7 @@ def main():
             context = context_of(net, words, batch, rng)
             off, shown = loss_of(net, head, latents, times, torch.randn(latents.shape).to(a.device), context, cells)
         (off + 0.2 * shown).backward()
-        optimizer.step(share_of_rate(run.step, run.done, flat=0.6, floor=0.01))
+        optimizer.step(share_of_rate(run.step, run.done, flat=a.flat, floor=0.01))
         run.after_step(size, **{what: off.item()})
         if run.step % 1000 == 0:
             drawing.sheet(f"{a.out}-{run.step:06}.png", [drawing.draw(net, ae, words, prompts, device=a.device)], prompts)

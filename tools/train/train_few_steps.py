@@ -7,6 +7,11 @@ with the sampler that every model has, at a fixed number of steps and one pass a
     train_few_steps.py s4 --teacher drawing --steps 4 --parts 3 --guidance 4 ...
     train_few_steps.py s2 --teacher s4 --steps 2 ...         and 1
 
+Student and teacher meet on ways from noise, so no picture is needed but those that edits begin with. A way goes on from
+where the teacher landed or, as often, from where the student did: so the student learns to go on from its own errors
+as well, which it meets when it draws (Ross and others, 2011). The teacher's passes are what costs, so a way is used a
+few times.
+
 The student may have the drawing branch that compression has split into experts, of which it uses half: it learns to
 draw with these while it learns to draw in fewer steps.
 
@@ -23,32 +28,71 @@ from autoencoder import Autoencoder
 from optimizer import Both, share_of_rate
 from run import Run, arguments, autocast
 from tokens import Words, made
-from train_drawing import Drawings, Edits, exam, next_batch
+from train_drawing import Drawings, Edits, exam
 from world import Variants
 
 
-def contexts_of(net, words, batch, guided):
-    """[(cache, position)] of a batch: with its words, and without them where guidance needs it."""
-    _, prompts, _, *before = batch
-    nowhere = torch.zeros(len(prompts), dtype=torch.long, device=net.markers.device)
+def contexts_of(net, words, texts, before, guided):
+    """[(cache, position)] of texts behind what is shown before them: with the texts, and without where guidance needs it."""
+    nowhere = torch.zeros(len(texts), dtype=torch.long, device=net.markers.device)
     if not before:
-        whole, empty = drawing.prompted(net, words, prompts), (None, nowhere)
+        whole, empty = drawing.prompted(net, words, texts), (None, nowhere)
     else:
         shown = drawing.shown_to(net, *before)
-        whole = drawing.keeping(shown, lambda cache: drawing.prompted(net, words, prompts, 2, cache))
+        whole = drawing.keeping(shown, lambda cache: drawing.prompted(net, words, texts, 2, cache))
         empty = shown, nowhere + 2
     return [whole, empty] if guided else [whole]
 
 
 @torch.no_grad()
-def landing(teacher, contexts, x, start, end, guidance, parts):
-    """Where the teacher comes from x at times `start` to times `end` [B], in so many Euler steps."""
-    for part in range(parts):
-        now = start + (end - start) * part / parts
-        length = ((start - end) / parts)[:, None, None]
-        velocities = [teacher.velocity(x, now, at, cache)[0].float() for cache, at in contexts]
-        x = x - drawing.guided(velocities, guidance) * length
+def landing(net, contexts, x, times, guidance=1.0):
+    """Where a model comes from x in Euler steps over these times."""
+    for now, then in zip(times[:-1], times[1:]):
+        velocities = [net.velocity(x, now.expand(len(x)), at, cache)[0].float() for cache, at in contexts]
+        x = x - drawing.guided(velocities, guidance) * (now - then)
     return x
+
+
+class Paths:
+    """A pool of ways from noise: of each the text, what was shown before it, where each step begins, [steps, TOKENS, 64],
+    and where the teacher lands from there."""
+
+    def __init__(self, a, source, teacher, net, words, batch, size):
+        self.a, self.source, self.teacher, self.net, self.words = a, source, teacher, net, words
+        self.size, self.due, self.oldest, self.rows = batch, 0.0, 0, []
+        while len(self.rows) < size:
+            self.rows += self.fresh()
+
+    @torch.no_grad()
+    def fresh(self):
+        a, parts = self.a, self.a.parts
+        texts, before = self.source.asked(self.size)
+        x = torch.randn(self.size, drawing.TOKENS, 64).to(a.device)
+        times = drawing.times_of(a.steps * parts, a.shift).to(a.device)
+        starts, ends = [], []
+        with autocast(a.device):
+            contexts = contexts_of(self.teacher, self.words, texts, before, a.guidance != 1)
+            own = contexts_of(self.net, self.words, texts, before, False)
+            for at in range(0, len(times) - 1, parts):
+                landed = landing(self.teacher, contexts, x, times[at : at + parts + 1], a.guidance)
+                starts.append(x)
+                ends.append(landed)
+                stepped = landing(self.net, own, x, times[[at, at + parts]])
+                x = torch.where((torch.rand(self.size, 1, 1) < 0.5).to(a.device), stepped, landed)
+        return list(zip(texts, torch.stack(starts, 1), torch.stack(ends, 1), *before))
+
+    def batch(self):
+        """(texts, shown before, starts, ends, which step); now and then the oldest ways make room for new ones."""
+        self.due += 1 / (self.a.steps * self.a.uses)
+        if self.due >= 1:
+            self.due -= 1
+            self.rows[self.oldest : self.oldest + self.size] = self.fresh()
+            self.oldest = (self.oldest + self.size) % len(self.rows)
+        rows = [self.rows[i] for i in torch.randint(len(self.rows), (self.size,))]
+        step = torch.randint(self.a.steps, (self.size,))
+        at_step = lambda i: torch.stack([row[i][s] for row, s in zip(rows, step)])
+        before = [torch.stack(part) for part in list(zip(*rows))[3:]]
+        return [row[0] for row in rows], before, at_step(1), at_step(2), step.to(self.a.device)
 
 
 def main():
@@ -60,9 +104,11 @@ def main():
         student=(str, None, "a state that the student begins with: adapted.py's. Left out: the teacher's"),
         steps=(int, 4, "of the student's drawings"),
         parts=(int, 2, "steps of the teacher in one of the student"),
+        shift=(float, 2.0, "of the steps' times towards the noise, where a way bends most"),
         guidance=(float, 1.0, "of the teacher; 1 where it is inside already"),
         edits=(float, 0.25, "share of steps that edit"),
-        pool=(int, 6000, "drawings that are kept, and a third as many edits"),
+        uses=(int, 3, "how often each step of a way is learnt from"),
+        pool=(int, 960, "ways that are kept, and a quarter as many of edits"),
     )
     a = arguments(__doc__, samples=100_000, batch=48, **more)
     rng = state.fresh_rng(11 + a.steps)
@@ -74,32 +120,28 @@ def main():
     state.load(a.autoencoder, {"ae": ae})
     optimizer = Both(net.train_only(names), muon_rate=0.004, adam_rate=3e-4)
     own = {"experts": c.experts, "active": c.active}
-    run = Run(a, {"net": net}, optimizer, rng, sizes=own, steps=a.steps)
-    drawings = Drawings(rng, ae, a.device, a.pool)
-    edits = Edits(net, Variants(0), rng, ae, a.device, a.pool // 3)
-    points = torch.linspace(1, 0, a.steps + 1).to(a.device)
+    run = Run(a, {"net": net}, optimizer, rng, sizes=own, steps=a.steps, shift=a.shift)
+    points = drawing.times_of(a.steps, a.shift).to(a.device)
+    ways = lambda source, share: Paths(a, source, teacher, net, words, a.batch // share, a.pool // share // share)
+    drawings = ways(Drawings(rng, ae, a.device, 0), 1)
+    edits = ways(Edits(net, Variants(0), rng, ae, a.device, 0), 2)
     prompts = exam()
     run.skip_clock()
     while run.going():
-        what, batch = next_batch(a, run, rng, drawings, edits)
-        size = len(batch[0])
-        step = torch.as_tensor(rng.integers(a.steps, size=size), device=a.device)
+        what, pool = ("edit", edits) if rng.random() < a.edits else ("draw", drawings)
+        texts, before, x, landed, step = pool.batch()
         start, end = points[step], points[step + 1]
-        latents = batch[0]
-        x = torch.lerp(latents, torch.randn(latents.shape).to(a.device), start[:, None, None])
+        wanted = (x - landed) / (start - end)[:, None, None]
         with autocast(a.device):
-            with torch.no_grad():
-                contexts = contexts_of(teacher, words, batch, a.guidance != 1)
-                behind = landing(teacher, contexts, x, start, end, a.guidance, a.parts)
-            wanted = (x - behind) / (start - end)[:, None, None]
-            (context,) = contexts_of(net, words, batch, False)
-            v, _ = net.velocity(x, start, context[1], context[0])
-            off = (v.float() - wanted).pow(2).mean()
-        off.backward()
+            ((cache, position),) = contexts_of(net, words, texts, before, False)
+            v, _ = net.velocity(x, start, position, cache)
+            off = (v.float() - wanted).pow(2).mean((1, 2))
+        off.mean().backward()
         optimizer.step(share_of_rate(run.step, run.done, flat=0.5, floor=0.01))
-        run.after_step(size, **{what: off.item()})
+        each = {f"{what} {i + 1}": off[step == i].mean().item() for i in step.unique().tolist()}
+        run.after_step(pool.size, **{what: off.mean().item()}, **each)
         if run.step % 1000 == 0:
-            pictures = drawing.draw(net, ae, words, prompts, device=a.device, steps=a.steps, scale=1.0)
+            pictures = drawing.draw(net, ae, words, prompts, device=a.device, steps=a.steps, scale=1.0, shift=a.shift)
             drawing.sheet(f"{a.out}-{run.step:06}.png", [pictures], prompts)
             run.skip_clock()
     run.save()

@@ -77,12 +77,9 @@ pub fn run(options: &Options) -> Result<String> {
     Ok(table)
 }
 
-/// All edits are one category here.
+/// Whatever an edit changes is one category here.
 fn group(wanted: &Wanted) -> &str {
-    match wanted.picture {
-        Some(_) => "edits",
-        None => &wanted.category,
-    }
+    wanted.category.split(':').next().unwrap_or_default()
 }
 
 /// A way's shares, for all but the first with how far they are from the first one's and half of the paired 95 %

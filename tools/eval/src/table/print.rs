@@ -22,7 +22,7 @@ const DRAWN: [(&str, &str); 5] = [
     ("two drawn", "two object"),
     ("number drawn", "counting"),
     ("position drawn", "position"),
-    ("edits", "edit"),
+    ("edits", "edit:"),
 ];
 
 /// Every column's name with what it counts: by scene or drawing, whether it was right.
