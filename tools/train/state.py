@@ -3,6 +3,7 @@
 Weights keep 32 bits; the optimizers' momenta are kept in bfloat16, second moments in 32 bits (they span too much).
 A compact state, for carrying a run to another machine, is weights in bfloat16 alone: momenta come back within
 a hundred steps. `python state.py FULL COMPACT` makes one; a run whose folder is empty starts from it with --from.
+`python state.py BEFORE AFTER MEAN` makes one of the mean weights of two compact ones of a run.
 """
 
 import json
@@ -85,6 +86,13 @@ def compact(full, folder):
     write(folder, {k: v.to(torch.bfloat16) if v.dim() else v for k, v in changed.items()}, facts)
 
 
+def mean(before, after, folder):
+    """The mean of two compact states' weights: where the rate has risen and fallen again in between, it is better than
+    both (Izmailov and others, 2018). The facts are the later one's."""
+    (early, _), (late, facts) = read(before), read(after)
+    write(folder, {k: ((v.float() + late[k].float()) / 2).to(v.dtype) if v.dim() else late[k] for k, v in early.items()}, facts)
+
+
 def load(folder, modules, optimizer=None, rng=None):
     """Fills what `save` or `compact` kept; returns the facts, or None where there is no state."""
     found = read(folder)
@@ -128,4 +136,4 @@ def fresh_rng(seed):
 
 
 if __name__ == "__main__":
-    compact(*sys.argv[1:])
+    {2: compact, 3: mean}[len(sys.argv) - 1](*sys.argv[1:])

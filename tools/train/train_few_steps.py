@@ -57,8 +57,8 @@ class Paths:
     """A pool of ways from noise: of each the text, what was shown before it, where each step begins, [steps, TOKENS, 64],
     and where the teacher lands from there."""
 
-    def __init__(self, a, source, teacher, net, words, batch, size):
-        self.a, self.source, self.teacher, self.net, self.words = a, source, teacher, net, words
+    def __init__(self, a, source, guidance, teacher, net, words, batch, size):
+        self.a, self.source, self.guidance, self.teacher, self.net, self.words = a, source, guidance, teacher, net, words
         self.size, self.due, self.oldest, self.rows = batch, 0.0, 0, []
         while len(self.rows) < size:
             self.rows += self.fresh()
@@ -71,10 +71,10 @@ class Paths:
         times = drawing.times_of(a.steps * parts, a.shift).to(a.device)
         starts, ends = [], []
         with autocast(a.device):
-            contexts = contexts_of(self.teacher, self.words, texts, before, a.guidance != 1)
+            contexts = contexts_of(self.teacher, self.words, texts, before, self.guidance != 1)
             own = contexts_of(self.net, self.words, texts, before, False)
             for at in range(0, len(times) - 1, parts):
-                landed = landing(self.teacher, contexts, x, times[at : at + parts + 1], a.guidance)
+                landed = landing(self.teacher, contexts, x, times[at : at + parts + 1], self.guidance)
                 starts.append(x)
                 ends.append(landed)
                 stepped = landing(self.net, own, x, times[[at, at + parts]])
@@ -106,6 +106,7 @@ def main():
         parts=(int, 2, "steps of the teacher in one of the student"),
         shift=(float, 2.0, "of the steps' times towards the noise, where a way bends most"),
         guidance=(float, 1.0, "of the teacher; 1 where it is inside already"),
+        edit_guidance=(float, 1.0, "the same of its edits"),
         edits=(float, 0.25, "share of steps that edit"),
         uses=(int, 3, "how often each step of a way is learnt from"),
         pool=(int, 960, "ways that are kept, and a quarter as many of edits"),
@@ -122,9 +123,11 @@ def main():
     own = {"experts": c.experts, "active": c.active}
     run = Run(a, {"net": net}, optimizer, rng, sizes=own, steps=a.steps, shift=a.shift)
     points = drawing.times_of(a.steps, a.shift).to(a.device)
-    ways = lambda source, share: Paths(a, source, teacher, net, words, a.batch // share, a.pool // share // share)
-    drawings = ways(Drawings(rng, ae, a.device, 0), 1)
-    edits = ways(Edits(net, Variants(0), rng, ae, a.device, 0), 2)
+    paths = lambda source, guidance, share: Paths(
+        a, source, guidance, teacher, net, words, a.batch // share, a.pool // share // share
+    )
+    drawings = paths(Drawings(rng, ae, a.device, 0), a.guidance, 1)
+    edits = paths(Edits(net, Variants(0), rng, ae, a.device, 0), a.edit_guidance, 2)
     prompts = exam()
     run.skip_clock()
     while run.going():
