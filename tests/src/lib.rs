@@ -41,6 +41,14 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
+/// A held-out scene with one thing, of which the bundled model says [`SHOWN`].
+pub fn scene() -> PathBuf {
+    root().join("tools/eval/scenes/00003-0.png")
+}
+
+/// What [`scene`] shows.
+pub const SHOWN: &str = "a suitcase";
+
 /// The answers of the demo clip's scenes, in order.
 pub fn truth() -> Vec<String> {
     let text = std::fs::read(root().join("runtime/assets/clip/truth.json")).unwrap();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use kinglet_tests::device::start;
-use kinglet_tests::{Mosquitto, Running, Viewer, broker, kinglet, root, truth};
+use kinglet_tests::{Mosquitto, Running, SHOWN, Viewer, broker, kinglet, scene, truth};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -251,13 +251,13 @@ fn questions_are_answered_about_the_camera_and_about_a_picture() {
         "gray"
     );
 
-    let scene = std::fs::read(root().join("tools/eval/scenes/00003-0.png")).unwrap();
+    let scene = std::fs::read(scene()).unwrap();
     let image = base64::engine::general_purpose::STANDARD.encode(scene);
     let payload = json!({ "id": "q2", "args": { "image": image } }).to_string();
     viewer.send("kinglet/porch/command/see", payload);
     assert_eq!(
         viewer.json("kinglet/porch/result/q2")["result"]["answer"],
-        "a suitcase"
+        SHOWN
     );
 }
 
@@ -281,17 +281,17 @@ fn a_watch_looks_when_it_is_asked() {
     let id = asked["id"].as_str().unwrap();
     assert_eq!(asked["picture"], format!("kinglet/porch/image/{id}"));
 
-    let scene = std::fs::read(root().join("tools/eval/scenes/00003-0.png")).unwrap();
+    let scene = std::fs::read(scene()).unwrap();
     let image = base64::engine::general_purpose::STANDARD.encode(scene);
     let args = json!({ "watch": "who", "image": image });
     let payload = json!({ "id": "q1", "args": args }).to_string();
     viewer.send("kinglet/porch/command/see", payload);
     let asked = event(&viewer);
-    assert_eq!(asked["answer"], "a suitcase");
+    assert_eq!(asked["answer"], SHOWN);
     assert_eq!(asked["trigger"], json!({ "command": "q1", "image": true }));
     let reply = viewer.json("kinglet/porch/result/q1");
     assert_eq!(reply["event"], asked["id"]);
-    assert_eq!(reply["result"]["answer"], "a suitcase");
+    assert_eq!(reply["result"]["answer"], SHOWN);
 
     let (code, _, errors) =
         kinglet_tests::program::run(&[&see[..4], &["what", "--broker", &url]].concat());

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use kinglet_tests::{Mosquitto, Running, Viewer, device, kinglet, program, root};
+use kinglet_tests::{Mosquitto, Running, Viewer, device, kinglet, program};
 use serde_json::{Value, json};
 
 const SCHEMA: &str = r#"{
@@ -26,8 +26,7 @@ fn valid(answer: &Value) {
 }
 
 fn scene() -> String {
-    let scene = root().join("tools/eval/scenes/00003-0.png");
-    scene.to_string_lossy().into_owned()
+    kinglet_tests::scene().to_string_lossy().into_owned()
 }
 
 fn put(folder: &Path, name: &str, text: &str) -> String {

@@ -9,13 +9,10 @@ use std::process::Stdio;
 use kinglet_container::Tensor;
 use kinglet_container::gguf::{Gguf, Writer};
 use kinglet_tests::program::{put, refused};
-use kinglet_tests::{kinglet, program, root};
+use kinglet_tests::{SHOWN, kinglet, program, root};
 
 fn scene() -> String {
-    root()
-        .join("tools/eval/scenes/00003-0.png")
-        .to_string_lossy()
-        .into_owned()
+    kinglet_tests::scene().to_string_lossy().into_owned()
 }
 
 fn bundled() -> Vec<u8> {
@@ -105,7 +102,7 @@ fn a_picture_comes_from_standard_input_too() {
     let bytes = std::fs::read(scene()).unwrap();
     child.stdin.take().unwrap().write_all(&bytes).unwrap();
     let (code, stdout, _) = program::finished(child.wait_with_output().unwrap());
-    assert_eq!((code, stdout.trim()), (0, "a suitcase"));
+    assert_eq!((code, stdout.trim()), (0, SHOWN));
 }
 
 /// Two pictures and what changed between them, of the held-out scenes.

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use kinglet_tests::program::{finished, refused, run};
-use kinglet_tests::{kinglet, root};
+use kinglet_tests::{kinglet, root, scene};
 use serde_json::Value;
 
 /// What the pages of a development build take more than those of the one that is planned for: most of its dependencies are
@@ -44,7 +44,7 @@ fn what_is_planned_is_near_what_is_taken() {
     let folder = tempfile::tempdir().unwrap();
     let tiny = root().join("runtime/assets/kinglet-tiny.gguf");
     let tiny = tiny.to_str().unwrap();
-    let picture = root().join("tools/eval/scenes/00003-0.png");
+    let picture = scene();
     let out = folder.path().join("x.png");
     let (picture, out) = (picture.to_str().unwrap(), out.to_str().unwrap());
     // Small models are a small part of what a program takes: docs/boards.md has large ones.
@@ -144,7 +144,7 @@ fn what_has_no_room_is_refused_before_it_is_loaded() {
         let mut command = kinglet(arguments);
         finished(command.env("KINGLET_MEMORY", mebibytes).output().unwrap())
     };
-    let picture = kinglet_tests::root().join("tools/eval/scenes/00003-0.png");
+    let picture = scene();
     let see = ["see", &picture.to_string_lossy()];
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.png");

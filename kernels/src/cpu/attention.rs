@@ -6,7 +6,7 @@
 //! query ever has all its scores in memory.
 
 use super::cache::{Cache, Part};
-use super::float;
+use super::{float, gemm};
 use super::matmul::Shared;
 use super::pool;
 use super::set::InstructionSet;
@@ -144,7 +144,7 @@ fn few(set: InstructionSet, q: &Matrix, past: &Past<'_>, shape: AttentionShape, 
                     for (j, sums) in sums.iter_mut().enumerate() {
                         let query = &q.row(i)[(h * group + j) * head_dim..][..head_dim];
                         let mut score = [0.0];
-                        float::dots(set, query, key, head_dim, &mut score);
+                        gemm::dots(set, query, key, head_dim, &mut score);
                         sums.add(set, scale * score[0], value);
                     }
                 }
@@ -206,7 +206,7 @@ fn many(set: InstructionSet, q: &Matrix, past: &Past<'_>, shape: AttentionShape,
     } = shape;
     let group = heads / kv_heads;
     let scale = 1.0 / (head_dim as f32).sqrt();
-    let tile = float::tile(set);
+    let tile = gemm::tile(set);
     let tiles = head_dim.div_ceil(tile);
     let laid: Vec<Head> = pool::map(kv_heads, |h| {
         Head::new(set, past, (h * head_dim, head_dim), tile)
@@ -233,7 +233,7 @@ fn many(set: InstructionSet, q: &Matrix, past: &Past<'_>, shape: AttentionShape,
             for at in (from..to).step_by(tile) {
                 let keys = &head.keys[at * head_dim..][..head_dim * tile];
                 products.fill(0.0);
-                float::gemm(set, keys, tile, head_dim, &queries, &mut products);
+                gemm::gemm(set, keys, tile, head_dim, &queries, &mut products);
                 let products = products.chunks_exact(tile);
                 for (scores, products) in scores.chunks_exact_mut(PIECE).zip(products) {
                     scores[at - from..][..tile].copy_from_slice(products);
@@ -263,7 +263,7 @@ fn many(set: InstructionSet, q: &Matrix, past: &Past<'_>, shape: AttentionShape,
                 .collect();
             for (t, sums) in sums.chunks_exact_mut(n * tile).enumerate() {
                 let values = &head.values[from * tiles * tile + t * tile..];
-                float::gemm(set, values, tiles * tile, to - from, &scores, sums);
+                gemm::gemm(set, values, tiles * tile, to - from, &scores, sums);
             }
         }
         for (t, sums) in sums.chunks_exact_mut(n * tile).enumerate() {

@@ -1,7 +1,7 @@
 //! Convolution as a matrix product without laying windows out: for each tap of the kernel, the rows of
 //! the product are the input pixels under it.
 
-use super::float;
+use super::gemm;
 use super::matmul::Shared;
 use super::pack::Floats;
 use super::pool;
@@ -72,7 +72,7 @@ pub(super) fn conv2d(
             }
             for (tap, windows) in windows.iter().enumerate() {
                 let part = w.part(set, t, tap * channels, (tap + 1) * channels, &mut room);
-                float::gemm(set, part, tile, channels, windows, &mut sums);
+                gemm::gemm(set, part, tile, channels, windows, &mut sums);
             }
             for (pixel, sum) in pixels.clone().zip(sums.chunks_exact(tile)) {
                 // SAFETY: the pixel is within `out`, and no other task has it.

@@ -1,6 +1,6 @@
 //! Products of activations and packed weights: tiles among threads, tokens in groups.
 
-use super::float;
+use super::{float, gemm};
 use super::int8::{self, MOST_ROWS, MOST_TOKENS, View, WHOLE};
 use super::pack::{Floats, Integers};
 use super::pool;
@@ -203,7 +203,7 @@ pub(super) fn floats(
             let to = (from + DEPTH).min(w.cols);
             let part = w.part(set, t, from, to, &mut decoded);
             let parts: Vec<&[f32]> = rows.iter().map(|row| &row[from..to]).collect();
-            float::gemm(set, part, tile_rows, to - from, &parts, &mut products);
+            gemm::gemm(set, part, tile_rows, to - from, &parts, &mut products);
         }
         finish(t, &products);
     });

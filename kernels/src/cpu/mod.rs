@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //! - `set`: [`InstructionSet`], chosen at run time.
-//! - `lanes`: vectors of f32; `float`: kernels written once over them.
+//! - `lanes`: vectors of f32; `gemm`: products, written once over them; `float`: functions of values, too.
 //! - `pack`: weights in the order in which kernels read them; `quantize`: activations as integers.
 //! - `int8`: products of integers, one file an instruction set.
 //! - `roof`: what the processor can do at most; `timed`: products to compare with it.
@@ -22,6 +22,7 @@ mod attention;
 mod cache;
 mod conv;
 mod float;
+mod gemm;
 mod int8;
 mod kind;
 mod lanes;
@@ -256,7 +257,7 @@ pub(crate) fn keeping(set: InstructionSet, data: &WeightData) -> Keeping {
         format,
         ..
     } = *data;
-    let floats = |format| Floats::bytes(format, float::tile(set), rows, cols);
+    let floats = |format| Floats::bytes(format, gemm::tile(set), rows, cols);
     let integers = match role {
         Role::Matrix => Integers::bytes(format, Layout::of(set), rows, cols),
         _ => None,
@@ -292,7 +293,7 @@ impl Weight {
         // The reference device checks the lengths.
         let stored = Scalar.weight(data)?;
         let (role, rows, cols) = (stored.role, stored.rows, stored.cols);
-        let tile = float::tile(set);
+        let tile = gemm::tile(set);
         let kept = match role {
             Role::Table => Kept::Table(stored),
             Role::Vector => Kept::Vector(stored.vector("weight", rows * cols)?),
@@ -322,7 +323,7 @@ impl Weight {
     /// A weight that [`pack`] made for this set.
     fn from_tiles(set: InstructionSet, data: WeightData) -> Result<Self> {
         let (role, rows, cols) = (data.role, data.rows, data.cols);
-        let (shape, tile) = ((rows, cols), float::tile(set));
+        let (shape, tile) = ((rows, cols), gemm::tile(set));
         let integers =
             || Integers::from_tiles(data.format, Layout::of(set), shape, data.bytes.clone());
         let kept = match role {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use half::f16;
 use rayon::prelude::*;
 
-use super::float;
+use super::{float, gemm};
 use super::kind::{Kind, Layout};
 use super::set::InstructionSet;
 use crate::blocks::{MOST_RUNS, Unpacked, decode_row, scale_and_offset, signed_scale};
@@ -152,8 +152,8 @@ impl Floats {
         let bytes = &self.bytes.as_slice()[t * tile..(t + 1) * tile];
         match self.format {
             _ if cfg!(not(target_endian = "little")) => return false,
-            Format::F16 => float::gemm_f16(set, bytes, self.tile_rows, self.cols, rows, products),
-            Format::BF16 => float::gemm_bf16(set, bytes, self.tile_rows, self.cols, rows, products),
+            Format::F16 => gemm::gemm_f16(set, bytes, self.tile_rows, self.cols, rows, products),
+            Format::BF16 => gemm::gemm_bf16(set, bytes, self.tile_rows, self.cols, rows, products),
             _ => return false,
         }
         true
