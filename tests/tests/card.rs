@@ -26,12 +26,12 @@ const SEEING: [(&str, f64); 8] = [
 
 /// Shares of drawings that show what their category is named for.
 const DRAWING: [(&str, f64); 6] = [
-    ("single object", 77.3),
-    ("two object", 36.5),
-    ("counting", 48.9),
-    ("colors", 73.4),
-    ("position", 34.4),
-    ("edit: remove", 62.8),
+    ("single object", 90.9),
+    ("two object", 63.1),
+    ("counting", 75.1),
+    ("colors", 87.4),
+    ("position", 59.7),
+    ("edit: remove", 88.0),
 ];
 
 fn bundled() -> PathBuf {

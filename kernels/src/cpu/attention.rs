@@ -6,10 +6,10 @@
 //! query ever has all its scores in memory.
 
 use super::cache::{Cache, Part};
-use super::{float, gemm};
 use super::matmul::Shared;
 use super::pool;
 use super::set::InstructionSet;
+use super::{float, gemm};
 use crate::device::{AttentionShape, Mask};
 use crate::error::Result;
 use crate::scalar::{self, Matrix};

@@ -1,11 +1,11 @@
 //! Products of activations and packed weights: tiles among threads, tokens in groups.
 
-use super::{float, gemm};
 use super::int8::{self, MOST_ROWS, MOST_TOKENS, View, WHOLE};
 use super::pack::{Floats, Integers};
 use super::pool;
 use super::quantize::Activations;
 use super::set::InstructionSet;
+use super::{float, gemm};
 
 /// Bytes of quantized activations that shall stay in a core's cache while all weights pass by.
 const CACHE: usize = 512 << 10;

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use half::f16;
 use rayon::prelude::*;
 
-use super::{float, gemm};
 use super::kind::{Kind, Layout};
 use super::set::InstructionSet;
+use super::{float, gemm};
 use crate::blocks::{MOST_RUNS, Unpacked, decode_row, scale_and_offset, signed_scale};
 use crate::error::{KernelError, Result, product};
 use crate::format::Format;
