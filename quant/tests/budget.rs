@@ -88,13 +88,13 @@ fn what_calibration_saw_weighs_the_errors() {
 /// The bundled model in the types that this recipe says, compared with itself on scenes.
 fn measured(source: &Source, precision: &str) -> (usize, f64, f64) {
     let folder = tempfile::tempdir().unwrap();
-    let recipe = format!("[steps]\ntimesteps = 9\n[calibration]\ncount = 8\n{precision}");
+    let recipe = format!("[calibration]\ncount = 32\n{precision}");
     let report = compress(
         source,
         &Recipe::parse(&recipe).unwrap(),
         &folder.path().join("a.gguf"),
         &Options {
-            measure: 8,
+            measure: 32,
             ..Options::default()
         },
         &mut |_, _, _| {},
