@@ -22,9 +22,9 @@ def main():
     a = parser.parse_args()
     wanted = json.loads((a.scenes / "prompts.json").read_text())
     categories = list(dict.fromkeys(row["category"] for row in wanted))
-    numbers = [i for c in categories for i in [i for i, row in enumerate(wanted) if row["category"] == c][: a.each]]
-    across = len(numbers)
-    sheet = Image.new("RGB", (MARGIN + across * (TILE + GAP), LABEL + len(a.ways) * (TILE + GAP)), "white")
+    of = lambda category: [i for i, row in enumerate(wanted) if row["category"] == category]
+    numbers = [i for category in categories for i in of(category)[: a.each]]
+    sheet = Image.new("RGB", (MARGIN + len(numbers) * (TILE + GAP), LABEL + len(a.ways) * (TILE + GAP)), "white")
     pen = ImageDraw.Draw(sheet)
     for column, number in enumerate(numbers):
         left = MARGIN + column * (TILE + GAP)

@@ -38,14 +38,15 @@ class Drawings:
         """(texts, what a model is shown before them)"""
         return [layouts.asked(self.rng, self.scene()) for _ in range(count)], ()
 
+    def pictures(self, scenes):
+        return pixels(np.stack([finished(scene.paint()) for scene in scenes]), self.device)
+
     def latents(self, scenes):
-        """[count, TOKENS, 64], and the pictures"""
-        pictures = pixels(np.stack([finished(scene.paint()) for scene in scenes]), self.device)
-        return drawing.encoded(self.ae, pictures, self.device), pictures
+        return drawing.encoded(self.ae, self.pictures(scenes), self.device)
 
     def fresh(self, count):
         scenes = [self.scene() for _ in range(count)]
-        return list(zip(scenes, self.latents(scenes)[0]))
+        return list(zip(scenes, self.latents(scenes)))
 
     def renew(self, count):
         count = max(count, 1)
@@ -81,9 +82,10 @@ class Edits(Drawings):
     @torch.no_grad()
     def shown(self, scenes):
         """What editing puts before an order: latents and the tower's output of each scene."""
-        latents, pictures = self.latents(scenes)
+        pictures = self.pictures(scenes)
         with autocast(self.device):
-            return latents, torch.cat([self.net.look(part) for part in pictures.split(64)])
+            vision = torch.cat([self.net.look(part) for part in pictures.split(64)])
+        return drawing.encoded(self.ae, pictures, self.device), vision
 
     def asked(self, count):
         befores, _, orders = zip(*[self.change() for _ in range(count)])
@@ -92,7 +94,7 @@ class Edits(Drawings):
     def fresh(self, count):
         changes = [self.change() for _ in range(count)]
         befores, afters, orders = zip(*changes)
-        return list(zip(afters, self.latents(afters)[0], *self.shown(befores), orders))
+        return list(zip(afters, self.latents(afters), *self.shown(befores), orders))
 
     def batch(self, count):
         """(latents after, orders, kinds of cells after, latents before, the tower's output before)"""
