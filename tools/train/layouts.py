@@ -100,22 +100,30 @@ def before_edit(rng, upright):
     return cornered(rng, upright) if rng.random() < 0.5 else scene(rng, upright, most=3)
 
 
-def caption(rng, scene):
-    """What asks for it: of a single thing, a size that is not the usual one and a place that is not the middle are said."""
+def words(rng, scene):
+    """What is to be seen, said so that only one layout meets it: how two related things stand, and of a single thing a size
+    that is not the usual one and a place that is not the middle."""
+    if scene.relation:
+        return talk.related_pair(scene)
     if len(scene.things) != 1:
-        return talk.caption(rng, scene)
+        return talk.what(scene)
     thing = scene.things[0]
     size, place = thing.size(), talk.where(thing)
-    words = article(f"{size} {thing.name}" if size else thing.name)
+    named = article(f"{size} {thing.name}" if size else thing.name)
     middle = place == talk.WHERE[1][1]
     if place and rng.random() < (0.2 if middle else 0.6 if size else 1.0):
-        words = f"{words} {place}"
-    return f"{words} on {talk.ground(scene)}"
+        return f"{named} {place}"
+    return named
+
+
+def caption(rng, scene):
+    """What asks for it, with its background."""
+    return f"{words(rng, scene)} on {talk.ground(scene)}"
 
 
 def asked(rng, scene):
     """A caption, or now and then words that leave the background open."""
-    return talk.what(scene) if rng.random() < 0.1 else caption(rng, scene)
+    return words(rng, scene) if rng.random() < 0.1 else caption(rng, scene)
 
 
 def add(rng, upright, scene):

@@ -1,6 +1,7 @@
 """What every stage's command line shares: where it runs, how long, where it keeps its state and its curve."""
 
 import argparse
+import functools
 import json
 import time
 
@@ -81,10 +82,29 @@ class Run:
         self.skip_clock()
 
 
+@functools.cache
 def short(device):
-    """bfloat16 where the processor multiplies it, else float32: on other cores it is emulated, many times slower."""
-    knows = device != "cpu" or torch.cpu._is_avx512_bf16_supported()
-    return torch.bfloat16 if knows else torch.float32
+    """bfloat16 where products in it are quicker, else float32.
+
+    A processor that has no instructions for bfloat16 emulates it, many times slower, and one that has them may still be
+    no quicker than in float32, so it is measured.
+    """
+    if device != "cpu":
+        return torch.bfloat16
+    if not torch.cpu._is_avx512_bf16_supported():
+        return torch.float32
+    return min((torch.bfloat16, torch.float32), key=_product_seconds)
+
+
+def _product_seconds(kind):
+    """The least of a few times for a product as large as a layer's."""
+    rows, weights = torch.ones(2048, 256, dtype=kind), torch.ones(1024, 256, dtype=kind)
+    times = []
+    for _ in range(8):
+        started = time.perf_counter()
+        torch.nn.functional.linear(rows, weights)
+        times.append(time.perf_counter() - started)
+    return min(times)
 
 
 def autocast(device):
