@@ -74,7 +74,7 @@ def times_of(steps, shift):
 
 
 @torch.no_grad()
-def follow(net, contexts, count, seed, steps=24, scale=4.0, shift=1.0, device="cpu"):
+def follow(net, contexts, count, seed, steps=24, scale=2.0, shift=1.0, device="cpu"):
     """Euler steps from noise; contexts: (with the text, without it), each (cache, position [B])."""
     chance = torch.Generator().manual_seed(seed)
     x = torch.randn(count, TOKENS, 64, generator=chance).to(device)

@@ -43,7 +43,7 @@ def checkpoint_name(name):
 def settings(c, ae, draws, steps, shift):
     """{file: content} of the configuration, for sizes `c` and the autoencoder's measured scale; steps: those that the
     drawing branch was distilled to, with its guidance inside, or None; shift: of these steps' times."""
-    scale, edit_scale = (1.0, 1.0) if steps else (4.0, 2.0)
+    scale = 1.0 if steps else 2.0
     language = dict(
         architectures=["Qwen2ForCausalLM"], model_type="qwen2", vocab_size=c.vocabulary, hidden_size=c.hidden,
         intermediate_size=c.inner, num_hidden_layers=c.layers, num_attention_heads=c.heads, num_key_value_heads=c.kv_heads,
@@ -74,7 +74,7 @@ def settings(c, ae, draws, steps, shift):
             num_timesteps=(steps or 24) + 1, timestep_shift=shift, cfg_text_scale=scale, cfg_interval=[0.0, 1.0],
             cfg_renorm_type="global", cfg_renorm_min=0.0,
         ),
-        edit=dict(cfg_text_scale=edit_scale, cfg_img_scale=1.0, cfg_renorm_type="global"),
+        edit=dict(cfg_text_scale=scale, cfg_img_scale=1.0, cfg_renorm_type="global"),
     )  # fmt: skip
     if c.tokens:
         whole["vision_tokens"] = dict(count=c.tokens, from_layer=c.tokens_from)

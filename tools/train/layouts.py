@@ -16,6 +16,7 @@ from world import NAMES, RELATIONS, SIZE, Scene, Thing, apart, background, kinds
 
 CELL = 16  # pixels of a latent token
 SMALL, MIDDLE, LARGE = 2, 3, 4  # sizes, in cells
+OFTEN = [0.18, 0.18, 0.18, 0.18, 0.18, 0.05, 0.05]  # each relation: things that cover others take long to learn
 
 
 class Upright:
@@ -48,8 +49,8 @@ def single(rng, upright):
     if roll < 0.75:
         return upright.thing(kind, MIDDLE, *rng.choice((0, 2, 4), 2))
     if roll < 0.88:
-        return upright.thing(kind, LARGE, *rng.choice((1, 2), 2))
-    return upright.thing(kind, SMALL, *rng.choice((0, 2, 3, 5), 2))
+        return upright.thing(kind, LARGE, 1, 1)
+    return upright.thing(kind, SMALL, *((2, 2) if rng.random() < 0.5 else rng.choice((0, 2, 5), 2)))
 
 
 def placed(upright, which):
@@ -66,9 +67,9 @@ def related(upright, relation, first, second):
             spots.reverse()
         return [upright.thing(kind, MIDDLE, *spot) for kind, spot in zip((first, second), spots)]
     if relation == "on":
-        under = upright.thing(second, MIDDLE, 2, 4)
-        over = upright.thing(first, MIDDLE, 2, 0)
-        over.y = under.y - under.height / 2 + 3 - over.height / 2
+        # They meet at a border of cells, so that the form of either in its cells does not depend on the other.
+        under, over = upright.thing(second, MIDDLE, 2, 4), upright.thing(first, MIDDLE, 2, 1)
+        under.y, over.y = 4 * CELL + under.height / 2 - 2, 4 * CELL - over.height / 2 + 1
         return [under, over]
     front, back = (second, first) if relation == "behind" else (first, second)
     return [upright.thing(back, MIDDLE, 1, 2), upright.thing(front, MIDDLE, 3, 2)]
@@ -82,7 +83,7 @@ def scene(rng, upright, most=4):
     if roll < 0.7:
         which = kinds(rng, min(int(rng.choice((2, 3, 4), p=(0.5, 0.25, 0.25))), most))
         return Scene(color, pattern, ground, placed(upright, which))
-    relation = RELATIONS[rng.integers(len(RELATIONS))]
+    relation = RELATIONS[rng.choice(len(RELATIONS), p=OFTEN)]
     first, second = (int(k) for k in rng.choice(len(NAMES), 2, replace=False))
     return Scene(color, pattern, ground, related(upright, relation, first, second), relation)
 
@@ -111,7 +112,7 @@ def words(rng, scene):
     size, place = thing.size(), talk.where(thing)
     named = article(f"{size} {thing.name}" if size else thing.name)
     middle = place == talk.WHERE[1][1]
-    if place and rng.random() < (0.2 if middle else 0.6 if size else 1.0):
+    if place and rng.random() < (0.2 if middle else 1.0):
         return f"{named} {place}"
     return named
 

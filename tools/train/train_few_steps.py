@@ -4,7 +4,7 @@ One step of the student is to land where a few steps of its teacher do (Salimans
 drawing model of stage 4 with guidance, which the student then has in it (Meng and others, 2023). So the result draws
 with the sampler that every model has, at a fixed number of steps and one pass a step:
 
-    train_few_steps.py s4 --teacher drawing --steps 4 --parts 3 --guidance 4 ...
+    train_few_steps.py s4 --teacher drawing --steps 4 --parts 3 --guidance 2 ...
     train_few_steps.py s2 --teacher s4 --steps 2 ...         and 1
 
 Student and teacher meet on ways from noise, so no picture is needed but those that edits begin with. A way goes on from
