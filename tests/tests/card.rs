@@ -26,11 +26,11 @@ const SEEING: [(&str, f64); 8] = [
 
 /// Shares of drawings that show what their category is named for.
 const DRAWING: [(&str, f64); 6] = [
-    ("single object", 90.9),
-    ("two object", 63.1),
-    ("counting", 75.1),
-    ("colors", 87.4),
-    ("position", 59.7),
+    ("single object", 88.6),
+    ("two object", 80.9),
+    ("counting", 70.0),
+    ("colors", 87.7),
+    ("position", 60.9),
     ("edit: remove", 88.0),
 ];
 
