@@ -103,8 +103,9 @@ fn a_rule_in_words_makes_an_event_when_the_model_says_yes() {
     let folder = device(broker.port, r#"says:\"is there a penguin?\" every:300ms"#);
     let viewer = Viewer::connect(broker.port, "viewer");
     let agent = start(folder.path());
-    // A cat and a bus come before it in the clip.
-    assert_eq!(event(&viewer)["answer"], "a penguin");
+    // A cat and a bus come before it in the clip; it may still be coming, and the bus leaving, when it is seen.
+    let answer = event(&viewer)["answer"].to_string();
+    assert!(answer.contains("a penguin"), "{answer}");
     assert_eq!(agent.terminate(), Some(0));
 }
 
