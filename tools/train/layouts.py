@@ -16,7 +16,7 @@ from world import NAMES, RELATIONS, SIZE, Scene, Thing, apart, background, kinds
 
 CELL = 16  # pixels of a latent token
 SMALL, MIDDLE, LARGE = 2, 3, 4  # sizes, in cells
-OFTEN = [0.18, 0.18, 0.18, 0.18, 0.18, 0.05, 0.05]  # each relation: things that cover others take long to learn
+SHARES = [0.18, 0.18, 0.18, 0.18, 0.18, 0.05, 0.05]  # of RELATIONS: things that cover others take long to learn
 
 
 class Upright:
@@ -83,7 +83,7 @@ def scene(rng, upright, most=4):
     if roll < 0.7:
         which = kinds(rng, min(int(rng.choice((2, 3, 4), p=(0.5, 0.25, 0.25))), most))
         return Scene(color, pattern, ground, placed(upright, which))
-    relation = RELATIONS[rng.choice(len(RELATIONS), p=OFTEN)]
+    relation = RELATIONS[rng.choice(len(RELATIONS), p=SHARES)]
     first, second = (int(k) for k in rng.choice(len(NAMES), 2, replace=False))
     return Scene(color, pattern, ground, related(upright, relation, first, second), relation)
 
