@@ -12,8 +12,9 @@ where the teacher landed or, as often, from where the student did: so the studen
 as well, which it meets when it draws (Ross and others, 2011). The teacher's passes are what costs, so a way is used a
 few times.
 
-The student may have the drawing branch that compression has split into experts, of which it uses half: it learns to
-draw with these while it learns to draw in fewer steps.
+The student may have the drawing branch that compression has split into experts, of which it uses half. It learns far
+better from a dense student that draws in as many steps already, one pass of which is one of its own (`--parts 1`):
+then each of its layers can be asked for what the teacher's layer says (`--layers`), not the last one alone.
 
 Consistency models would need noise added anew between steps, shortcut and mean flow models another input for the
 length of a step: both are other models than a BAGEL checkpoint can say.
@@ -51,6 +52,20 @@ def landing(net, contexts, x, times, guidance=1.0):
         velocities = [net.velocity(x, now.expand(len(x)), at, cache)[0].float() for cache, at in contexts]
         x = x - drawing.guided(velocities, guidance) * (now - then)
     return x
+
+
+def listening(net):
+    """A list that takes what each layer says of the picture in every pass from now on, [B, TOKENS, hidden]."""
+    said = []
+    for layer in net.layers:
+        layer.register_forward_hook(lambda _, given, out: said.append(out[0][1][1]) if len(out[0]) == 3 else None)
+    return said
+
+
+def unlike(said, wanted):
+    """How far layers are from others, squared, as a share of what the others say; the mean over layers."""
+    shares = [(a.float() - b.float()).pow(2).mean() / b.float().pow(2).mean() for a, b in zip(said, wanted)]
+    return torch.stack(shares).mean()
 
 
 class Paths:
@@ -108,10 +123,14 @@ def main():
         guidance=(float, 1.0, "of the teacher; 1 where it is inside already"),
         edit_guidance=(float, 1.0, "the same of its edits"),
         edits=(float, 0.25, "share of steps that edit"),
+        layers=(float, 0.0, "weight of what each layer says, where both take the same steps (`--parts 1`)"),
+        rate=(float, 0.004, "of matrices, at its full height; a branch just split into experts wants more"),
         uses=(int, 3, "how often each step of a way is learnt from"),
         pool=(int, 960, "ways that are kept, and a quarter as many of edits"),
     )
     a = arguments(__doc__, samples=100_000, batch=48, **more)
+    if a.layers and a.parts != 1:
+        raise SystemExit("--layers compares pass with pass: it needs --parts 1")
     rng = state.fresh_rng(11 + a.steps)
     teacher = assembled(a.size, a.understanding, a.teacher).to(a.device).eval()
     net = assembled(a.size, a.understanding, a.student or a.teacher).to(a.device)
@@ -119,7 +138,7 @@ def main():
     words = Words(made(a.tokenizer, c.vocabulary))
     ae = Autoencoder(c).to(a.device)
     state.load(a.autoencoder, {"ae": ae})
-    optimizer = Both(net.train_only(names), muon_rate=0.004, adam_rate=3e-4)
+    optimizer = Both(net.train_only(names), muon_rate=a.rate, adam_rate=3e-4)
     own = {"experts": c.experts, "active": c.active}
     run = Run(a, {"net": net}, optimizer, rng, sizes=own, steps=a.steps, shift=a.shift)
     points = drawing.times_of(a.steps, a.shift).to(a.device)
@@ -129,20 +148,29 @@ def main():
     drawings = paths(Drawings(rng, ae, a.device, 0), a.guidance, 1)
     edits = paths(Edits(net, Variants(0), rng, ae, a.device, 0), a.edit_guidance, 2)
     prompts = exam()
+    said, wanted = (listening(net), listening(teacher)) if a.layers else ([], [])
     run.skip_clock()
     while run.going():
         what, pool = ("edit", edits) if rng.random() < a.edits else ("draw", drawings)
         texts, before, x, landed, step = pool.batch()
         start, end = points[step], points[step + 1]
-        wanted = (x - landed) / (start - end)[:, None, None]
+        apart = 0.0
         with autocast(a.device):
             ((cache, position),) = contexts_of(net, words, texts, before, False)
+            said.clear()
             v, _ = net.velocity(x, start, position, cache)
-            off = (v.float() - wanted).pow(2).mean((1, 2))
-        off.mean().backward()
+            off = (v.float() - (x - landed) / (start - end)[:, None, None]).pow(2).mean((1, 2))
+            if a.layers:
+                with torch.no_grad():
+                    ((cache, position),) = contexts_of(teacher, words, texts, before, False)
+                    wanted.clear()
+                    teacher.velocity(x, start, position, cache)
+                apart = unlike(said, wanted)
+        (off.mean() + a.layers * apart).backward()
         optimizer.step(share_of_rate(run.step, run.done, flat=0.5, floor=0.01))
         each = {f"{what} {i + 1}": off[step == i].mean().item() for i in step.unique().tolist()}
-        run.after_step(pool.size, **{what: off.mean().item()}, **each)
+        layers = {"layers": apart.item()} if a.layers else {}
+        run.after_step(pool.size, **{what: off.mean().item()}, **layers, **each)
         if run.step % 1000 == 0:
             pictures = drawing.draw(net, ae, words, prompts, device=a.device, steps=a.steps, scale=1.0, shift=a.shift)
             drawing.sheet(f"{a.out}-{run.step:06}.png", [pictures], prompts)
