@@ -76,7 +76,8 @@ class FeedForward(nn.Module):
 
 class Experts(nn.Module):
     """A feed-forward network in slices, of which each token takes the `active` ones with the largest logits; a slice
-    counts 1 + its logit (docs/model.md, 4.3)."""
+    counts 1 + its logit (docs/model.md, 4.3). In training `balance` keeps all of them in use: without it a slice that is
+    taken learns, is better for it and is taken by more, until two are taken by all tokens and the rest by none."""
 
     def __init__(self, hidden, inner, count, active):
         super().__init__()
@@ -87,12 +88,23 @@ class Experts(nn.Module):
     def forward(self, x):
         flat = x.flatten(0, 1)
         logits, chosen = self.gate(flat).topk(self.active, dim=-1)
+        if torch.is_grad_enabled():
+            shares = chosen.flatten().bincount(minlength=len(self.experts)) / len(flat)
+            self.used = shares, flat.detach().float().mean(0)
         out = torch.zeros_like(flat)
         for number, expert in enumerate(self.experts):
             rows, place = (chosen == number).nonzero(as_tuple=True)
             said = expert(flat[rows])
             out = out.index_add(0, rows, (said * (1 + logits[rows, place])[:, None]).to(out.dtype))
         return out.view(x.shape)
+
+    @torch.no_grad()
+    def balance(self, rate=0.02):
+        """Raises the logits of slices that the last batch took too seldom and lowers the others', all tokens' alike (Wang
+        and others, 2024). A router has no bias: the mean of what enters stands for it."""
+        shares, mean = self.used
+        wanted = self.active / len(self.experts)
+        self.gate.weight += rate * (wanted - shares)[:, None] * mean / mean.dot(mean)
 
 
 class SelfAttention(nn.Module):
@@ -272,14 +284,14 @@ class Bagel(nn.Module):
         rows, columns = (torch.arange(n, device=self.markers.device) for n in grid or [math.isqrt(count)] * 2)
         return (rows[:, None] * self.c.grid + columns[None]).reshape(-1)
 
-    def block(self, segments, positions, cache=None, mask=None, tap=None, watch=None, fewer=False):
+    def block(self, segments, positions, cache=None, mask=None, tap=None, watch=None, fewer=False, only=None):
         """Runs a block through all layers.
 
         segments: [(branch, x [B, n, hidden])], positions: [B, total], cache: None or (list of (k, v), seen [B, length]),
         mask: [B or 1, total, total] within the block, None where everything in it sees everything in it,
         watch: {layer: list} that takes attention (Layer) and what comes out; fewer: the block is a picture whose
         patches may become fewer tokens on the way, after which layers' caches differ in length. `seen` is then the
-        shortest one's: what is missing in front is seen.
+        shortest one's: what is missing in front is seen. only: the layers that run, of a block that nothing comes after.
         Returns (segments before the last norm, cache with this block, segments after layer `tap`).
         """
         batch, total = positions.shape
@@ -288,6 +300,8 @@ class Bagel(nn.Module):
         masked = mask is not None or not bool(seen.all())
         after, tapped = [], None
         for i, (layer, cached) in enumerate(zip(self.layers, before)):
+            if only is not None and i not in only:
+                continue
             if fewer and self.c.tokens and i == self.c.tokens_from:
                 (branch, x), total = segments[0], self.c.tokens + 2
                 segments = [(branch, torch.cat([x[:, :1], self.vision_tokens(x[:, 1:-1]).to(x.dtype), x[:, -1:]], 1))]
@@ -355,10 +369,12 @@ class Bagel(nn.Module):
         positions = torch.full((len(x), x.shape[1] + 2), position, device=x.device)
         return self.block(self.marked(GEN, hidden), positions, cache)[1]
 
-    def velocity(self, x, times, position, cache=None, tap=None, grid=None):
-        """The flow's velocity at x [B, n, 64], times [B], each at its own rope position [B]; (v, hidden after `tap`)."""
+    def velocity(self, x, times, position, cache=None, tap=None, grid=None, only=None):
+        """The flow's velocity at x [B, n, 64], times [B], each at its own rope position [B], by all layers or some; (v,
+        hidden after `tap`)."""
         positions = position[:, None].expand(-1, x.shape[1] + 2)
-        segments, _, tapped = self.block(self.marked(GEN, self.latents(x, times, grid)), positions, cache, None, tap)
+        picture = self.marked(GEN, self.latents(x, times, grid))
+        segments, _, tapped = self.block(picture, positions, cache, None, tap, only=only)
         return self.llm2vae(self.norm_moe_gen(segments[1][1])), tapped and tapped[1][1]
 
 

@@ -16,6 +16,9 @@ The student may have the drawing branch that compression has split into experts,
 better from a dense student that draws in as many steps already, one pass of which is one of its own (`--parts 1`):
 then each of its layers can be asked for what the teacher's layer says (`--layers`), not the last one alone.
 
+With `--groups` only some of the inner layers take part in a step, those of its range of time (LaTtE-Flow, Shen and others,
+2025), which half of them do. It is for comparison; no container can say it.
+
 Consistency models would need noise added anew between steps, shortcut and mean flow models another input for the
 length of a step: both are other models than a BAGEL checkpoint can say.
 """
@@ -26,6 +29,7 @@ import drawing
 import state
 from assembled import assembled
 from autoencoder import Autoencoder
+from model import Experts
 from optimizer import Both, share_of_rate
 from run import Run, arguments, autocast
 from tokens import Words, made
@@ -45,11 +49,18 @@ def contexts_of(net, words, texts, before, guided):
     return [whole, empty] if guided else [whole]
 
 
+def in_group(layers, groups, step, steps):
+    """The layers that run in a step: the outer two, and of the inner ones a run that goes with the steps."""
+    inner = (layers - 2) // groups
+    first = 1 + step * groups // steps * inner
+    return {0, *range(first, first + inner), layers - 1}
+
+
 @torch.no_grad()
-def landing(net, contexts, x, times, guidance=1.0):
+def landing(net, contexts, x, times, guidance=1.0, only=None):
     """Where a model comes from x in Euler steps over these times."""
     for now, then in zip(times[:-1], times[1:]):
-        velocities = [net.velocity(x, now.expand(len(x)), at, cache)[0].float() for cache, at in contexts]
+        velocities = [net.velocity(x, now.expand(len(x)), at, cache, only=only)[0].float() for cache, at in contexts]
         x = x - drawing.guided(velocities, guidance) * (now - then)
     return x
 
@@ -92,9 +103,14 @@ class Paths:
                 landed = landing(self.teacher, contexts, x, times[at : at + parts + 1], self.guidance)
                 starts.append(x)
                 ends.append(landed)
-                stepped = landing(self.net, own, x, times[[at, at + parts]])
+                stepped = landing(self.net, own, x, times[[at, at + parts]], only=self.only(at // parts))
                 x = torch.where((torch.rand(self.size, 1, 1) < 0.5).to(a.device), stepped, landed)
         return list(zip(texts, torch.stack(starts, 1), torch.stack(ends, 1), *before))
+
+    def only(self, step):
+        """The layers of the student that run in a step; None: all."""
+        a = self.a
+        return in_group(len(self.net.layers), a.groups, step, a.steps) if a.groups else None
 
     def batch(self):
         """(texts, shown before, starts, ends, which step); now and then the oldest ways make room for new ones."""
@@ -104,7 +120,8 @@ class Paths:
             self.rows[self.oldest : self.oldest + self.size] = self.fresh()
             self.oldest = (self.oldest + self.size) % len(self.rows)
         rows = [self.rows[i] for i in torch.randint(len(self.rows), (self.size,))]
-        step = torch.randint(self.a.steps, (self.size,))
+        # With groups of layers, a batch is of one step.
+        step = torch.randint(self.a.steps, (1 if self.a.groups else self.size,)).expand(self.size)
         at_step = lambda i: torch.stack([row[i][s] for row, s in zip(rows, step)])
         before = [torch.stack(part) for part in list(zip(*rows))[3:]]
         return [row[0] for row in rows], before, at_step(1), at_step(2), step.to(self.a.device)
@@ -125,6 +142,7 @@ def main():
         edits=(float, 0.25, "share of steps that edit"),
         layers=(float, 0.0, "weight of what each layer says, where both take the same steps (`--parts 1`)"),
         rate=(float, 0.004, "of matrices, at its full height; a branch just split into experts wants more"),
+        groups=(int, 0, "runs of inner layers that take turns over the steps (0: all run in each)"),
         uses=(int, 3, "how often each step of a way is learnt from"),
         pool=(int, 960, "ways that are kept, and a quarter as many of edits"),
     )
@@ -148,6 +166,7 @@ def main():
     drawings = paths(Drawings(rng, ae, a.device, 0), a.guidance, 1)
     edits = paths(Edits(net, Variants(0), rng, ae, a.device, 0), a.edit_guidance, 2)
     prompts = exam()
+    experts = [part for part in net.modules() if isinstance(part, Experts)]
     said, wanted = (listening(net), listening(teacher)) if a.layers else ([], [])
     run.skip_clock()
     while run.going():
@@ -158,7 +177,7 @@ def main():
         with autocast(a.device):
             ((cache, position),) = contexts_of(net, words, texts, before, False)
             said.clear()
-            v, _ = net.velocity(x, start, position, cache)
+            v, _ = net.velocity(x, start, position, cache, only=pool.only(int(step[0])))
             off = (v.float() - (x - landed) / (start - end)[:, None, None]).pow(2).mean((1, 2))
             if a.layers:
                 with torch.no_grad():
@@ -168,9 +187,13 @@ def main():
                 apart = unlike(said, wanted)
         (off.mean() + a.layers * apart).backward()
         optimizer.step(share_of_rate(run.step, run.done, flat=0.5, floor=0.01))
+        for part in experts:
+            part.balance()
         each = {f"{what} {i + 1}": off[step == i].mean().item() for i in step.unique().tolist()}
-        layers = {"layers": apart.item()} if a.layers else {}
-        run.after_step(pool.size, **{what: off.mean().item()}, **layers, **each)
+        also = {"layers": apart.item()} if a.layers else {}
+        if experts:
+            also["least used"] = min(part.used[0].min().item() for part in experts)
+        run.after_step(pool.size, **{what: off.mean().item()}, **also, **each)
         if run.step % 1000 == 0:
             pictures = drawing.draw(net, ae, words, prompts, device=a.device, steps=a.steps, scale=1.0, shift=a.shift)
             drawing.sheet(f"{a.out}-{run.step:06}.png", [pictures], prompts)
