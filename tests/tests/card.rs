@@ -26,12 +26,12 @@ const SEEING: [(&str, f64); 8] = [
 
 /// Shares of drawings that show what their category is named for.
 const DRAWING: [(&str, f64); 6] = [
-    ("single object", 88.6),
-    ("two object", 80.9),
-    ("counting", 70.0),
-    ("colors", 87.7),
-    ("position", 60.9),
-    ("edit: remove", 88.0),
+    ("single object", 88.0),
+    ("two object", 80.0),
+    ("counting", 68.0),
+    ("colors", 89.1),
+    ("position", 62.9),
+    ("edit: remove", 87.2),
 ];
 
 fn bundled() -> PathBuf {
