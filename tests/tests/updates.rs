@@ -141,6 +141,11 @@ impl World {
         }
     }
 
+    /// Waits until the broker has said that the device is gone: what is said behind that is not of its life before.
+    fn gone(&self) {
+        while self.viewer.json("kinglet/porch/status")["state"] != "offline" {}
+    }
+
     /// Waits until the device's status names the model with this hash, asked by another client.
     fn comes_to(&self, model: &str) {
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -383,6 +388,7 @@ fn whenever_it_is_killed_the_old_or_the_new_model_runs() {
         }
         confirmed += 1;
         running.kill();
+        world.gone();
         let running = world.start();
         assert_eq!(world.model_of_status(), new);
         assert_eq!(running.terminate(), Some(0));
