@@ -28,8 +28,7 @@ def main(checkpoint, out, size="tiny"):
     own = dict(experts=len(routers[1]), active=language["top_k"])
     names = Bagel(dataclasses.replace(c, **own), [0, 1]).drawing_names()
     tensors = {f"net/{name}": stored[checkpoint_name(name)].float() for name in names}
-    facts = dict(step=0, seen=0, seconds=0.0, curve=[], untouched=[], rng=None, sizes=own)
-    state.write(out, tensors, facts)
+    state.begin(out, tensors, own)
     print(f"{len(tensors)} tensors, {own['active']} of {own['experts']} experts active, in {out}")
 
 

@@ -58,6 +58,11 @@ def write(folder, tensors, facts):
     shutil.rmtree(old, ignore_errors=True)
 
 
+def begin(folder, tensors, sizes):
+    """Writes weights that no run has made, for one to begin with. sizes: the model's, where they are not its usual ones."""
+    write(folder, tensors, dict(step=0, seen=0, seconds=0.0, curve=[], untouched=[], rng=None, sizes=sizes))
+
+
 def read(folder):
     """(tensors, facts) of a folder that `write` made; None where there is none."""
     folder = Path(folder)

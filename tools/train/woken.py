@@ -50,6 +50,7 @@ def wake(part, x):
 
 @torch.no_grad()
 def main(understanding, tokenizer, before, out, size="tiny"):
+    torch.manual_seed(0)
     facts = state.facts_of(before)
     if (facts["sizes"]["experts"], facts["sizes"]["active"]) != (4, 2):
         raise SystemExit(f"{before}: four experts, two of them active, are asked for")
@@ -58,9 +59,7 @@ def main(understanding, tokenizer, before, out, size="tiny"):
     for part, x in entering(net, words, facts["steps"], facts["shift"]).items():
         print("shares of tokens before:", *wake(part, x))
     names = net.drawing_names()
-    tensors = {f"net/{n}": p.clone() for n, p in net.named_parameters() if n in names}
-    fresh = dict(step=0, seen=0, seconds=0.0, curve=[], untouched=[], rng=None, sizes=facts["sizes"])
-    state.write(out, tensors, fresh)
+    state.begin(out, {f"net/{n}": p.clone() for n, p in net.named_parameters() if n in names}, facts["sizes"])
 
 
 if __name__ == "__main__":
